@@ -1,0 +1,1 @@
+"""The agent of one physical host: it owns that host's links, routes, NAT rules and containers."""

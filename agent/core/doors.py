@@ -1,0 +1,114 @@
+"""What the core asks of the two doors, the kernel's and LXC's. Fakes in tests implement the same.
+
+Every call blocks; the RPC layer calls from worker threads. Every failure is a CaasError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proto.model import (
+    Address,
+    Bridge,
+    Container,
+    Datapath,
+    HostState,
+    Masquerade,
+    Route,
+    Rule,
+    Vlan,
+)
+
+NetworkThing = Bridge | Vlan | Address | Route | Rule | Masquerade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLink:
+    """A link without our mark: it may be a parent, or stand where one of ours should be."""
+
+    name: str
+    kind: str
+    mtu: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedNetwork:
+    """What is ours in the kernel (state; containers empty) and the links that are not."""
+
+    state: HostState
+    foreign: Mapping[str, ForeignLink] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lack:
+    """Something this machine cannot do, and the command that mends it."""
+
+    what: str
+    mend: str
+
+
+class KernelDoor(Protocol):
+    """Links, addresses, routes, rules and nft of the network namespace the agent lives in."""
+
+    writes: int
+    """How many changing netlink, nft, tc, BPF and sysctl calls were made since the door was opened."""
+
+    def observe(self) -> ObservedNetwork: ...
+
+    def create(self, thing: NetworkThing) -> None:
+        """Make *thing*, marked, up. CONFLICT or NOT_OWNED where the name is taken; UNSUPPORTED by the kernel."""
+
+    def change(self, before: NetworkThing, after: NetworkThing) -> None:
+        """Make *before* into *after* (same name) without taking it down where the kernel allows that."""
+
+    def delete(self, thing: NetworkThing) -> None:
+        """Remove *thing* if it is there and ours. Already gone is success; not ours is NOT_OWNED."""
+
+    def set_port_mark(self, container: Container) -> None:
+        """Mark the host's end of *container*'s veth pair."""
+
+    def datapath(self) -> Datapath:
+        """Which realisation of each device is used here: probed by trying, or forced."""
+
+    def lacks(self) -> Sequence[Lack]:
+        """What a bring-up would need of this kernel and is not there. Changes nothing that lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedContainer:
+    """A container of ours as LXC shows it. `pid` is 0 unless it runs."""
+
+    container: Container
+    pid: int
+    memory_bytes: int
+
+
+class ContainerDoor(Protocol):
+    """The containers of one host (one lxcpath)."""
+
+    writes: int
+    """How many changing LXC calls and file writes were made since the door was opened."""
+
+    def observe(self) -> Sequence[ObservedContainer]:
+        """Every container that carries our mark."""
+
+    def create(self, container: Container) -> None:
+        """Make its root file system and configuration; does not start it. Refuses an image without a rootfs."""
+
+    def change(self, before: Container, after: Container) -> None:
+        """Change what can be changed while it runs: hosts, roles. INVALID for anything else."""
+
+    def delete(self, container: Container) -> None:
+        """Stop it if it runs, remove its files, mounts and cgroups. Already gone is success."""
+
+    def start(self, container: Container) -> None:
+        """Start it and wait until its init runs. Refuses when its rootfs is unset or absent."""
+
+    def stop(self, container: Container) -> None:
+        """Shut it down (30 s), then kill it. Already stopped is success."""
+
+    def lacks(self, desired: Sequence[Container]) -> Sequence[Lack]:
+        """What making and starting *desired* would need and is not there: images, disk, memory, inotify…"""

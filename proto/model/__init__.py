@@ -1,0 +1,49 @@
+"""The vocabulary: frozen types without I/O. Construction validates; an object that exists is valid."""
+
+from proto.model.container import Container, HostEntry, Nic
+from proto.model.gateway import Gateway, GatewayCounters, GatewayTable, Neighbour
+from proto.model.host import ClusterHost, Datapath, HostState
+from proto.model.network import (
+    KIND_BRIDGE,
+    KIND_VLAN,
+    Address,
+    Bridge,
+    Link,
+    Masquerade,
+    Route,
+    Rule,
+    Vlan,
+    check_mtu,
+    check_vid,
+)
+from proto.model.plan import Action, Plan, Thing, Verb, kind_of, name_of
+
+__all__ = [
+    "KIND_BRIDGE",
+    "KIND_VLAN",
+    "Action",
+    "Address",
+    "Bridge",
+    "ClusterHost",
+    "Container",
+    "Datapath",
+    "Gateway",
+    "GatewayCounters",
+    "GatewayTable",
+    "HostEntry",
+    "HostState",
+    "Link",
+    "Masquerade",
+    "Neighbour",
+    "Nic",
+    "Plan",
+    "Route",
+    "Rule",
+    "Thing",
+    "Verb",
+    "Vlan",
+    "check_mtu",
+    "check_vid",
+    "kind_of",
+    "name_of",
+]

@@ -1,0 +1,127 @@
+"""Links, addresses, routes, rules and translation rules of one host."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import ClassVar
+
+from proto.errors import invalid
+from proto.marks import Mark
+from proto.names import check_ifname
+
+KIND_BRIDGE = "bridge"
+KIND_VLAN = "vlan"
+VID_MIN, VID_MAX = 1, 4094
+MTU_MIN, MTU_MAX = 576, 65535
+TABLE_MAIN = 254
+
+
+def check_vid(vid: int) -> int:
+    """Return *vid* if it may name a VLAN (IEEE 802.1Q: 0 and 4095 are reserved), else raise INVALID."""
+    if not VID_MIN <= vid <= VID_MAX:
+        raise invalid(f"VID {vid}: it must be within {VID_MIN}..{VID_MAX}")
+    return vid
+
+
+def check_mtu(mtu: int) -> int:
+    """Return *mtu* if IPv4 can be carried over it (RFC 791: 576 bytes must be accepted), else raise INVALID."""
+    if not MTU_MIN <= mtu <= MTU_MAX:
+        raise invalid(f"MTU {mtu}: it must be within {MTU_MIN}..{MTU_MAX}")
+    return mtu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """A bridge without spanning tree. Its MTU is set, so that no port changes it (facts.md)."""
+
+    kind: ClassVar[str] = KIND_BRIDGE
+    name: str
+    mtu: int
+    mark: Mark
+
+    def __post_init__(self) -> None:
+        check_ifname(self.name)
+        check_mtu(self.mtu)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vlan:
+    """An 802.1Q subinterface of *parent*, a port of the bridge *master* ("" where it is none)."""
+
+    kind: ClassVar[str] = KIND_VLAN
+    name: str
+    parent: str
+    vid: int
+    mtu: int
+    master: str
+    mark: Mark
+
+    def __post_init__(self) -> None:
+        check_ifname(self.name)
+        check_ifname(self.parent)
+        check_vid(self.vid)
+        check_mtu(self.mtu)
+        if self.master:
+            check_ifname(self.master)
+
+
+Link = Bridge | Vlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An IPv4 address with its prefix length on a link."""
+
+    kind: ClassVar[str] = "address"
+    link: str
+    address: ipaddress.IPv4Interface
+
+    @property
+    def name(self) -> str:
+        return f"{self.address} on {self.link}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An IPv4 route in *table*; `via` and `src` may be None. Ours by its protocol number (proto.marks)."""
+
+    kind: ClassVar[str] = "route"
+    dst: ipaddress.IPv4Network
+    dev: str
+    via: ipaddress.IPv4Address | None = None
+    src: ipaddress.IPv4Address | None = None
+    table: int = TABLE_MAIN
+
+    @property
+    def name(self) -> str:
+        return f"{self.dst} dev {self.dev} table {self.table}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An IPv4 policy rule: what comes `src` -> `dst` is looked up in *table*. Ours by its protocol number."""
+
+    kind: ClassVar[str] = "rule"
+    priority: int
+    src: ipaddress.IPv4Network | None
+    dst: ipaddress.IPv4Network | None
+    table: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.priority}: from {self.src or 'all'} to {self.dst or 'all'} lookup {self.table}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masquerade:
+    """Sources in *source* get the address of the link they leave by, unless they go to one of *exempt*."""
+
+    kind: ClassVar[str] = "masquerade"
+    source: ipaddress.IPv4Network
+    exempt: tuple[ipaddress.IPv4Network, ...]
+    mark: Mark
+
+    @property
+    def name(self) -> str:
+        return str(self.source)
