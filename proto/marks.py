@@ -25,9 +25,7 @@ class Mark:
 
     def __post_init__(self) -> None:
         if not self.cluster or ":" in self.cluster or not self.object or "\n" in self.object:
-            raise invalid(
-                f"mark {self.cluster!r}:{self.object!r}: a cluster without ':' and an object are needed"
-            )
+            raise invalid(f"mark {self.cluster!r}:{self.object!r}: a cluster without ':' and an object are needed")
         if len(str(self)) > 255:  # IFALIASZ is 256 with the NUL
             raise invalid(f"mark {self}: longer than 255 characters")
 

@@ -35,9 +35,7 @@ class Gateway:
         check_vid(self.vid)
         for neighbour in self.neighbours:
             if neighbour.address not in self.gateway.network or neighbour.address == self.gateway.ip:
-                raise invalid(
-                    f"{self.name}: neighbour {neighbour.address} is not one of {self.gateway.network}"
-                )
+                raise invalid(f"{self.name}: neighbour {neighbour.address} is not one of {self.gateway.network}")
 
     @property
     def name(self) -> str:
