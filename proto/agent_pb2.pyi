@@ -1,0 +1,141 @@
+from proto import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("desired",)
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    desired: _types_pb2.ClusterHost
+    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ...) -> None: ...
+
+class ProbeReply(_message.Message):
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "lacks", "links", "routes", "memory_available_bytes", "generations")
+    class HostLink(_message.Message):
+        __slots__ = ("name", "kind", "mtu", "up")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        KIND_FIELD_NUMBER: _ClassVar[int]
+        MTU_FIELD_NUMBER: _ClassVar[int]
+        UP_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        kind: str
+        mtu: int
+        up: bool
+        def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mtu: _Optional[int] = ..., up: bool = ...) -> None: ...
+    class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    DATAPATH_VLAN_FIELD_NUMBER: _ClassVar[int]
+    DATAPATH_IPIP_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    version: str
+    kernel: str
+    datapath_vlan: str
+    datapath_ipip: str
+    lacks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Lack]
+    links: _containers.RepeatedCompositeFieldContainer[ProbeReply.HostLink]
+    routes: _containers.RepeatedScalarFieldContainer[str]
+    memory_available_bytes: int
+    generations: _containers.ScalarMap[str, int]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ObserveRequest(_message.Message):
+    __slots__ = ("cluster",)
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+
+class ObserveReply(_message.Message):
+    __slots__ = ("network", "containers", "generations")
+    class Seen(_message.Message):
+        __slots__ = ("container", "pid", "memory_bytes")
+        CONTAINER_FIELD_NUMBER: _ClassVar[int]
+        PID_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+        container: _types_pb2.Container
+        pid: int
+        memory_bytes: int
+        def __init__(self, container: _Optional[_Union[_types_pb2.Container, _Mapping]] = ..., pid: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    network: _types_pb2.HostState
+    containers: _containers.RepeatedCompositeFieldContainer[ObserveReply.Seen]
+    generations: _containers.ScalarMap[str, int]
+    def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ApplyRequest(_message.Message):
+    __slots__ = ("desired", "dry_run")
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    desired: _types_pb2.ClusterHost
+    dry_run: bool
+    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., dry_run: bool = ...) -> None: ...
+
+class DestroyRequest(_message.Message):
+    __slots__ = ("cluster", "dry_run")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    dry_run: bool
+    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+
+class ExecInput(_message.Message):
+    __slots__ = ("start", "stdin", "eof")
+    class Start(_message.Message):
+        __slots__ = ("cluster", "hostname", "argv", "env")
+        class EnvEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        CLUSTER_FIELD_NUMBER: _ClassVar[int]
+        HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+        ARGV_FIELD_NUMBER: _ClassVar[int]
+        ENV_FIELD_NUMBER: _ClassVar[int]
+        cluster: str
+        hostname: str
+        argv: _containers.RepeatedScalarFieldContainer[str]
+        env: _containers.ScalarMap[str, str]
+        def __init__(self, cluster: _Optional[str] = ..., hostname: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    EOF_FIELD_NUMBER: _ClassVar[int]
+    start: ExecInput.Start
+    stdin: bytes
+    eof: bool
+    def __init__(self, start: _Optional[_Union[ExecInput.Start, _Mapping]] = ..., stdin: _Optional[bytes] = ..., eof: bool = ...) -> None: ...
+
+class ExecOutput(_message.Message):
+    __slots__ = ("stdout", "stderr", "status")
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    stdout: bytes
+    stderr: bytes
+    status: int
+    def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., status: _Optional[int] = ...) -> None: ...

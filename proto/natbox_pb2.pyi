@@ -1,0 +1,111 @@
+from proto import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class NatBoxProbeRequest(_message.Message):
+    __slots__ = ("desired",)
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    desired: _types_pb2.GatewayTable
+    def __init__(self, desired: _Optional[_Union[_types_pb2.GatewayTable, _Mapping]] = ...) -> None: ...
+
+class NatBoxProbeReply(_message.Message):
+    __slots__ = ("version", "kernel", "trunk", "uplink", "lacks", "uplink_addresses", "trunk_mtu", "generations")
+    class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_MTU_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    kernel: str
+    trunk: str
+    uplink: str
+    lacks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Lack]
+    uplink_addresses: _containers.RepeatedScalarFieldContainer[str]
+    trunk_mtu: int
+    generations: _containers.ScalarMap[str, int]
+    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., trunk: _Optional[str] = ..., uplink: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., uplink_addresses: _Optional[_Iterable[str]] = ..., trunk_mtu: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class NatBoxObserveRequest(_message.Message):
+    __slots__ = ("cluster",)
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+
+class NatBoxObserveReply(_message.Message):
+    __slots__ = ("tables",)
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    tables: _containers.RepeatedCompositeFieldContainer[_types_pb2.GatewayTable]
+    def __init__(self, tables: _Optional[_Iterable[_Union[_types_pb2.GatewayTable, _Mapping]]] = ...) -> None: ...
+
+class NatBoxApplyRequest(_message.Message):
+    __slots__ = ("desired", "dry_run")
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    desired: _types_pb2.GatewayTable
+    dry_run: bool
+    def __init__(self, desired: _Optional[_Union[_types_pb2.GatewayTable, _Mapping]] = ..., dry_run: bool = ...) -> None: ...
+
+class NatBoxCountersRequest(_message.Message):
+    __slots__ = ("cluster",)
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+
+class NatBoxCountersReply(_message.Message):
+    __slots__ = ("counters", "trunk_drops")
+    class PerVid(_message.Message):
+        __slots__ = ("vid", "out_packets", "out_bytes", "in_packets", "in_bytes", "drops")
+        class DropsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: int
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+        VID_FIELD_NUMBER: _ClassVar[int]
+        OUT_PACKETS_FIELD_NUMBER: _ClassVar[int]
+        OUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+        IN_PACKETS_FIELD_NUMBER: _ClassVar[int]
+        IN_BYTES_FIELD_NUMBER: _ClassVar[int]
+        DROPS_FIELD_NUMBER: _ClassVar[int]
+        vid: int
+        out_packets: int
+        out_bytes: int
+        in_packets: int
+        in_bytes: int
+        drops: _containers.ScalarMap[str, int]
+        def __init__(self, vid: _Optional[int] = ..., out_packets: _Optional[int] = ..., out_bytes: _Optional[int] = ..., in_packets: _Optional[int] = ..., in_bytes: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    class TrunkDropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_DROPS_FIELD_NUMBER: _ClassVar[int]
+    counters: _containers.RepeatedCompositeFieldContainer[NatBoxCountersReply.PerVid]
+    trunk_drops: _containers.ScalarMap[str, int]
+    def __init__(self, counters: _Optional[_Iterable[_Union[NatBoxCountersReply.PerVid, _Mapping]]] = ..., trunk_drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class NatBoxDestroyRequest(_message.Message):
+    __slots__ = ("cluster", "dry_run")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    dry_run: bool
+    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ...) -> None: ...

@@ -1,0 +1,29 @@
+"""Channels: mTLS to an agent or NATBox, a unix socket or mTLS to the coordinator."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from proto.transport.tls import TlsFiles
+
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(address: str, tls: TlsFiles, *, server_name: str) -> grpc.aio.Channel:
+    """A channel to HOST:PORT whose certificate must be valid for *server_name* (a host's name, "natbox")."""
+    options = (*OPTIONS, ("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options)
+
+
+def open_unix_channel(path: str) -> grpc.aio.Channel:
+    """A channel to the unix socket *path*."""
+    return grpc.aio.insecure_channel(f"unix:{path}", options=(*OPTIONS, ("grpc.default_authority", "localhost")))
