@@ -1,0 +1,1 @@
+"""Nova's services: which there are, and the steps that bring them up."""
