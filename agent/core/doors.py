@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Protocol
 
 from proto.model import (
@@ -75,6 +76,9 @@ class KernelDoor(Protocol):
 
     def lacks(self) -> Sequence[Lack]:
         """What a bring-up would need of this kernel and is not there. Changes nothing that lasts."""
+
+    def live_routes(self) -> Sequence[IPv4Network]:
+        """Destinations of the main table that are not ours, the default route left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,173 @@
+"""Observe, plan, act with an undo stack, observe again. Success means that the host itself says so."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from agent.core.doors import ContainerDoor, KernelDoor, NetworkThing, ObservedNetwork
+from agent.core.plan import make_plan, scope
+from proto.errors import CaasError, Code
+from proto.model import Action, Container, HostState, Plan, Verb
+
+log = logging.getLogger(__name__)
+#: How many containers are made, started or stopped at once (facts.md: eight workers start 64 in half a second).
+AT_ONCE = 8
+OnDone = Callable[[Action], None]
+
+
+def observe(kernel: KernelDoor, containers: ContainerDoor) -> tuple[HostState, ObservedNetwork]:
+    """Everything of ours on this host, and the network as the kernel's door saw it."""
+    network = kernel.observe()
+    seen = tuple(found.container for found in containers.observe())
+    state = HostState(
+        links=network.state.links,
+        addresses=network.state.addresses,
+        routes=network.state.routes,
+        rules=network.state.rules,
+        masquerades=network.state.masquerades,
+        containers=seen,
+    )
+    return state, network
+
+
+def plan_cluster(kernel: KernelDoor, containers: ContainerDoor, cluster: str, desired: HostState) -> Plan:
+    """What is pending on this host for *cluster*; others' objects are not looked at."""
+    state, network = observe(kernel, containers)
+    return make_plan(desired, scope(state, cluster), network.foreign)
+
+
+def apply(
+    kernel: KernelDoor,
+    containers: ContainerDoor,
+    cluster: str,
+    desired: HostState,
+    *,
+    on_plan: Callable[[Plan], None],
+    on_done: OnDone,
+) -> Plan:
+    """Make what *cluster* has on this host as *desired*; returns what was done.
+
+    On a failure everything done so far is taken back (a container that was deleted stays so), and the first
+    error is raised. UNVERIFIED where all went well and the host still needs something.
+    """
+    plan = plan_cluster(kernel, containers, cluster, desired)
+    on_plan(plan)
+    if not plan:
+        return plan
+    with ExitStack() as undo:
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="containers") as pool:
+            for batch in _batches(plan):
+                _perform_batch(kernel, containers, batch, pool, undo, on_done)
+        if left := plan_cluster(kernel, containers, cluster, desired):
+            raise CaasError(
+                Code.UNVERIFIED,
+                "applied, but the host still needs: " + "; ".join(map(str, left)),
+                hint="something else changes these objects: see `ip monitor` and the host's other daemons",
+            )
+        undo.pop_all()
+    return plan
+
+
+def _batches(plan: Plan) -> Iterator[tuple[Action, ...]]:
+    """Runs of actions that may go at once: the same verb on containers; everything else one by one."""
+
+    def key(numbered: tuple[int, Action]) -> tuple[object, ...]:
+        index, action = numbered
+        return ("container", action.verb) if action.kind == Container.kind else ("single", index)
+
+    for _, group in itertools.groupby(enumerate(plan), key=key):
+        yield tuple(action for _, action in group)
+
+
+def _perform_batch(
+    kernel: KernelDoor,
+    containers: ContainerDoor,
+    batch: tuple[Action, ...],
+    pool: ThreadPoolExecutor,
+    undo: ExitStack,
+    on_done: OnDone,
+) -> None:
+    """Run *batch*; what succeeded goes on the undo stack even if another of the batch failed."""
+    if len(batch) == 1:
+        perform(kernel, containers, batch[0])
+        undo.callback(_take_back, kernel, containers, batch[0])
+        on_done(batch[0])
+        return
+    futures = {pool.submit(perform, kernel, containers, action): action for action in batch}
+    first: BaseException | None = None
+    for future, action in futures.items():
+        if (failure := future.exception()) is not None:
+            first = first or failure
+            continue
+        undo.callback(_take_back, kernel, containers, action)
+        on_done(action)
+    if first is not None:
+        raise first
+
+
+def _take_back(kernel: KernelDoor, containers: ContainerDoor, action: Action) -> None:
+    """Best effort: a failure here is logged and never replaces the first error."""
+    if action.verb is Verb.DELETE and action.kind == Container.kind:
+        log.warning("container %s stays deleted: its files are gone", action.name)
+        return
+    inverse = action.inverse()
+    try:
+        perform(kernel, containers, inverse)
+    except Exception as exc:
+        log.warning("%s: %s", inverse, exc)
+
+
+def perform(kernel: KernelDoor, containers: ContainerDoor, action: Action) -> None:
+    """Do *action* through the door it belongs to."""
+    thing = action.thing
+    if isinstance(thing, Container):
+        _perform_container(kernel, containers, action, thing)
+        return
+    before, after = _network(action.before), _network(action.after)
+    match action.verb:
+        case Verb.CREATE:
+            assert after is not None
+            kernel.create(after)
+        case Verb.CHANGE:
+            assert before is not None
+            assert after is not None
+            kernel.change(before, after)
+        case Verb.DELETE:
+            assert before is not None
+            kernel.delete(before)
+        case _:
+            raise CaasError(Code.FAILED, f"{action}: no such action for a {action.kind}")
+
+
+def _network(thing: object) -> NetworkThing | None:
+    assert thing is None or isinstance(thing, NetworkThing)
+    return thing
+
+
+def _perform_container(kernel: KernelDoor, containers: ContainerDoor, action: Action, container: Container) -> None:
+    match action.verb:
+        case Verb.CREATE:
+            containers.create(container)
+        case Verb.START:
+            containers.start(container)
+            kernel.set_port_mark(container)
+        case Verb.STOP:
+            containers.stop(container)
+        case Verb.DELETE:
+            containers.delete(container)
+        case Verb.CHANGE:
+            assert isinstance(action.before, Container)
+            if action.before != container:
+                containers.change(action.before, container)
+            if container.running:
+                kernel.set_port_mark(container)
+        case Verb.RESTART:
+            assert isinstance(action.before, Container)
+            containers.stop(action.before)
+            containers.change(action.before, container)
+            containers.start(container)
+            kernel.set_port_mark(container)

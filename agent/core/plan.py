@@ -1,0 +1,189 @@
+"""The difference between desired and observed, as an ordered plan. Pure: no clock, no log, no kernel.
+
+Order: stop and delete containers; delete what they used, from the top down; create links from the bottom up,
+addresses, routes, rules, translation; create and start containers. Names freed by a deletion are free for a
+creation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+
+from agent.core.doors import ForeignLink
+from proto.errors import CaasError, Code
+from proto.model import (
+    Action,
+    Bridge,
+    Container,
+    HostState,
+    Nic,
+    Plan,
+    Thing,
+    Verb,
+    Vlan,
+)
+
+#: Bottom first: each may stand on what comes before it.
+_ORDER = ("bridge", "vlan", "address", "route", "rule", "masquerade", "container")
+
+
+def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, ForeignLink]) -> Plan:
+    """What makes *observed* into *desired*. Empty exactly where nothing is to be done.
+
+    Raises NOT_OWNED where a link without our mark has the name of one of ours, NOT_FOUND for a missing parent,
+    REFUSED where a container would have to be moved or renumbered.
+    """
+    wanted, seen = _by_identity(desired), _by_identity(observed)
+    deletions: list[Action] = []
+    creations: list[Action] = []
+    for identity, thing in seen.items():
+        if identity not in wanted:
+            deletions += _removal(thing, "not desired")
+    for identity, thing in wanted.items():
+        before = seen.get(identity)
+        if before is None:
+            creations += _creation(thing, "missing")
+        elif isinstance(thing, Container) and isinstance(before, Container):
+            creations += _container_change(before, thing, foreign)
+        elif before != thing:
+            if why := _must_replace(before, thing):
+                deletions.append(Action(verb=Verb.DELETE, before=before, after=None, why=why))
+                creations.append(Action(verb=Verb.CREATE, before=None, after=thing, why=why))
+            else:
+                creations.append(Action(verb=Verb.CHANGE, before=before, after=thing, why=_difference(before, thing)))
+    plan = (*sorted(deletions, key=_deletion_rank), *sorted(creations, key=_creation_rank))
+    _check_names(plan, foreign)
+    _check_parents(plan, desired, foreign)
+    return plan
+
+
+def scope(state: HostState, cluster: str) -> HostState:
+    """What of *state* belongs to *cluster*, with the addresses and routes on its links."""
+    links = tuple(link for link in state.links if link.mark.cluster == cluster)
+    names = {link.name for link in links}
+    return HostState(
+        links=links,
+        addresses=tuple(address for address in state.addresses if address.link in names),
+        routes=tuple(route for route in state.routes if route.dev in names),
+        rules=state.rules,
+        masquerades=tuple(rule for rule in state.masquerades if rule.mark.cluster == cluster),
+        containers=tuple(container for container in state.containers if container.cluster == cluster),
+    )
+
+
+def _by_identity(state: HostState) -> dict[tuple[str, str], Thing]:
+    groups: tuple[Iterable[Thing], ...] = (
+        state.links,
+        state.addresses,
+        state.routes,
+        state.rules,
+        state.masquerades,
+        state.containers,
+    )
+    return {("link" if isinstance(t, Bridge | Vlan) else t.kind, t.name): t for group in groups for t in group}
+
+
+def _creation(thing: Thing, why: str) -> list[Action]:
+    if isinstance(thing, Container):
+        stopped = replace(thing, running=False)
+        actions = [Action(verb=Verb.CREATE, before=None, after=stopped, why=why)]
+        if thing.running:
+            actions.append(Action(verb=Verb.START, before=stopped, after=thing, why="it should run"))
+        return actions
+    return [Action(verb=Verb.CREATE, before=None, after=thing, why=why)]
+
+
+def _removal(thing: Thing, why: str) -> list[Action]:
+    if isinstance(thing, Container) and thing.running:
+        stopped = replace(thing, running=False)
+        return [
+            Action(verb=Verb.STOP, before=thing, after=stopped, why=why),
+            Action(verb=Verb.DELETE, before=stopped, after=None, why=why),
+        ]
+    return [Action(verb=Verb.DELETE, before=thing, after=None, why=why)]
+
+
+def _must_replace(before: Thing, after: Thing) -> str:
+    """Why *before* cannot become *after* in place; "" where it can."""
+    if before.kind != after.kind:
+        return f"it is a {before.kind}"
+    if isinstance(before, Vlan) and isinstance(after, Vlan):
+        if before.vid != after.vid:
+            return f"it has VID {before.vid}, not {after.vid}"
+        if before.parent != after.parent:
+            return f"it is on {before.parent}, not {after.parent}"
+    return ""
+
+
+def _difference(before: Thing | Nic, after: Thing | Nic) -> str:
+    """The attributes that differ, as text: "mtu 1500 -> 1480"."""
+    names = [field.name for field in fields(after) if getattr(before, field.name, None) != getattr(after, field.name)]
+    return ", ".join(f"{name} {getattr(before, name, None)} -> {getattr(after, name)}" for name in names)
+
+
+def _container_change(before: Container, after: Container, foreign: Mapping[str, ForeignLink]) -> list[Action]:
+    """Its image and what it was cloned from were decided when it was made, and do not matter any more."""
+    after = replace(after, image=before.image, clone_of=before.clone_of)
+    if before.nic.address != after.nic.address or before.nic.mac != after.nic.mac:
+        raise CaasError(
+            Code.REFUSED,
+            f"container {after.name}: it has {before.nic.address} ({before.nic.mac}), and {after.nic.address} "
+            f"({after.nic.mac}) is wanted: a container is never renumbered",
+            hint="give it its old address back, or take it out of the file, run `caas up --remove`, and add it again",
+        )
+    actions: list[Action] = []
+    current = before
+    if before.nic != after.nic:
+        why = f"its port has to change: {_difference(before.nic, after.nic)}"
+        changed = replace(after, running=before.running)
+        verb = Verb.RESTART if before.running else Verb.CHANGE
+        actions.append(Action(verb=verb, before=before, after=changed, why=why))
+        current = changed
+    elif replace(before, running=after.running) != after:
+        changed = replace(after, running=before.running)
+        names = [name for name in ("hosts", "roles") if getattr(before, name) != getattr(after, name)]
+        actions.append(Action(verb=Verb.CHANGE, before=before, after=changed, why=f"{', '.join(names)} differ"))
+        current = changed
+    elif before.running and after.running and before.nic.port in foreign:
+        actions.append(Action(verb=Verb.CHANGE, before=before, after=after, why=f"{before.nic.port} lost its mark"))
+    if current.running != after.running:
+        verb, why = (Verb.START, "it should run") if after.running else (Verb.STOP, "it should not run")
+        actions.append(Action(verb=verb, before=current, after=after, why=why))
+    return actions
+
+
+def _deletion_rank(action: Action) -> tuple[int, int]:
+    return (-_ORDER.index(action.kind), 0 if action.verb is Verb.STOP else 1)
+
+
+def _creation_rank(action: Action) -> tuple[int, int]:
+    return (_ORDER.index(action.kind), 1 if action.verb is Verb.START else 0)
+
+
+def _check_names(plan: Plan, foreign: Mapping[str, ForeignLink]) -> None:
+    for action in plan:
+        names: tuple[str, ...] = ()
+        if action.verb is Verb.CREATE and isinstance(action.after, Bridge | Vlan):
+            names = (action.after.name,)
+        elif action.verb is Verb.CREATE and isinstance(action.after, Container):
+            names = (action.after.nic.port,)
+        for name in names:
+            if found := foreign.get(name):
+                raise CaasError(
+                    Code.NOT_OWNED,
+                    f"{action.kind} {action.name}: a {found.kind or 'link'} named {name} exists and is not ours",
+                    hint=f"if nothing needs it: `ip link del {name}`; else choose another VID or name",
+                )
+
+
+def _check_parents(plan: Plan, desired: HostState, foreign: Mapping[str, ForeignLink]) -> None:
+    ours = {link.name for link in desired.links}
+    for action in plan:
+        thing = action.after
+        if action.verb is Verb.CREATE and isinstance(thing, Vlan) and thing.parent not in foreign.keys() | ours:
+            raise CaasError(
+                Code.NOT_FOUND,
+                f"vlan {thing.name}: its parent {thing.parent} does not exist",
+                hint="name the host's trunk port in the cluster file: `ip link` lists what there is",
+            )

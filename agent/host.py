@@ -1,0 +1,153 @@
+"""One host: its two doors, what is saved for it, and the operations on it, one at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.core.apply import apply, plan_cluster
+from agent.core.doors import ContainerDoor, KernelDoor, Lack, ObservedContainer, ObservedNetwork
+from agent.saved import SavedStates
+from proto.errors import CaasError, Code
+from proto.model import Action, ClusterHost, HostState, Plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an operation cost: changing calls to the kernel and to LXC; 0 and 0 where nothing was pending."""
+
+    generation: int
+    kernel_writes: int
+    container_writes: int
+
+
+class Host:
+    """The operations behind the RPCs. Blocking; call from worker threads. Changes exclude each other."""
+
+    def __init__(self, name: str, kernel: KernelDoor, containers: ContainerDoor, saved: SavedStates) -> None:
+        self.name = name
+        self.kernel = kernel
+        self.containers = containers
+        self._saved = saved
+        self._states = saved.load()
+        self._lock = threading.Lock()
+
+    def generations(self) -> dict[str, int]:
+        """The generation in force of each cluster."""
+        return {name: state.generation for name, state in self._states.items()}
+
+    def observe(self) -> tuple[ObservedNetwork, Sequence[ObservedContainer]]:
+        """What is ours, from both doors."""
+        return self.kernel.observe(), self.containers.observe()
+
+    def lacks(self, desired: ClusterHost | None) -> list[Lack]:
+        """What this machine lacks, for *desired* if given."""
+        wanted = desired.state.containers if desired else ()
+        return [*self.kernel.lacks(), *self.containers.lacks(wanted)]
+
+    def plan(self, desired: ClusterHost) -> Plan:
+        """What Apply would do; changes nothing."""
+        self._check(desired)
+        return plan_cluster(self.kernel, self.containers, desired.cluster, desired.state)
+
+    def apply(
+        self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        """Save *desired*, then make the host so. After a failure what was saved before is in force again."""
+        with self._lock:
+            self._check(desired)
+            before = self._states.get(desired.cluster)
+            if before != desired:
+                self._save(desired)
+            try:
+                return self._apply(desired, on_plan, on_done)
+            except BaseException:
+                if before is None:
+                    self._forget(desired.cluster)
+                elif before != desired:
+                    self._save(before)
+                raise
+
+    def destroy(
+        self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        """Remove everything that carries *cluster*'s mark, then forget it."""
+        with self._lock:
+            if dry_run:
+                on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState()))
+                return Result(generation=0, kernel_writes=0, container_writes=0)
+            generation = self._states[cluster].generation if cluster in self._states else 1
+            # Saved first: a crash half-way goes on removing at the next start.
+            nothing = ClusterHost(cluster=cluster, host=self.name, generation=generation)
+            if cluster in self._states:
+                self._save(nothing)
+            result = self._apply(nothing, on_plan, on_done)
+            self._forget(cluster)
+            return result
+
+    def restore(self) -> None:
+        """After a start: make the host as saved. A cluster that cannot be restored is logged and left as it is."""
+        for cluster, desired in list(self._states.items()):
+            try:
+                with self._lock:
+                    result = self._apply(desired, _ignore, _ignore)
+                    if not desired.state.links and not desired.state.containers:
+                        self._forget(cluster)
+                log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
+            except CaasError as exc:
+                log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
+
+    def _apply(
+        self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        kernel_writes, container_writes = self.kernel.writes, self.containers.writes
+        apply(
+            self.kernel,
+            self.containers,
+            desired.cluster,
+            desired.state,
+            on_plan=on_plan,
+            on_done=on_done,
+        )
+        return Result(
+            generation=desired.generation,
+            kernel_writes=self.kernel.writes - kernel_writes,
+            container_writes=self.containers.writes - container_writes,
+        )
+
+    def _check(self, desired: ClusterHost) -> None:
+        """The right host, not an older generation, nothing that another cluster has here."""
+        if desired.host != self.name:
+            raise CaasError(Code.INVALID, f"this is {self.name}, and the state is for {desired.host}")
+        before = self._states.get(desired.cluster)
+        if before and desired.generation < before.generation:
+            raise CaasError(
+                Code.STALE,
+                f"{desired.cluster}: generation {desired.generation} is older than {before.generation}, in force",
+                hint="another coordinator changed it: run `caas plan` again",
+            )
+        if before and desired.generation == before.generation and before != desired:
+            raise CaasError(
+                Code.STALE,
+                f"{desired.cluster}: generation {desired.generation} is in force with other contents",
+                hint="another coordinator changed it: run `caas plan` again",
+            )
+        for other, state in self._states.items():
+            if other != desired.cluster:
+                state.state.union(desired.state)
+
+    def _save(self, desired: ClusterHost) -> None:
+        self._saved.save(desired)
+        self._states[desired.cluster] = desired
+
+    def _forget(self, cluster: str) -> None:
+        self._saved.forget(cluster)
+        self._states.pop(cluster, None)
+
+
+def _ignore(_: object) -> None:
+    return None

@@ -1,0 +1,90 @@
+"""The process `caas-agent`: doors first, gRPC last, since liblxc must never share a process with gRPC threads."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from proto.errors import CaasError
+
+log = logging.getLogger("caas.agent")
+GRACE = 5.0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="caas-agent",
+        description="The agent of one physical host: owns that host's caas links, routes, NAT rules and containers.",
+        epilog="SIGTERM ends it after the calls under way; links and containers stay.",
+    )
+    parser.add_argument("--name", required=True, help="this host's name, as cluster files call it")
+    parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT", help="where to serve (mTLS)")
+    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="ca.pem, cert.pem and key.pem")
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="containers and saved states")
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="sockets and locks; may be on tmpfs")
+    parser.add_argument("--images", type=Path, default=Path("/var/lib/caas/images"), metavar="DIR")
+    parser.add_argument(
+        "--vlan", choices=("auto", "kernel", "bpf"), default="auto", help="realisation of vlan devices (auto: probed)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log every call")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 ended by a signal, 1 it could not run, 2 the command line is wrong."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        return _run(options)
+    except CaasError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        if exc.hint:
+            print(f"hint: {exc.hint}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    from agent.containers.door import LxcDoor
+    from agent.host import Host
+    from agent.kernel.door import NetlinkDoor
+    from agent.saved import SavedStates
+
+    options.run.mkdir(parents=True, exist_ok=True)
+    # The workers are started here, before anything of gRPC is loaded.
+    with LxcDoor(state=options.state, images=options.images) as containers:
+        kernel = NetlinkDoor(vlan=options.vlan)
+        host = Host(options.name, kernel, containers, SavedStates(options.state / "desired"))
+        asyncio.run(_serve(options, host, containers))
+    return 0
+
+
+async def _serve(options: argparse.Namespace, host: object, containers: object) -> None:
+    from agent.rpc.service import NodeAgent
+    from proto import agent_pb2_grpc
+    from proto.transport.server import Server
+    from proto.transport.tls import COORDINATOR, TlsFiles
+
+    server = Server(allowed=frozenset({COORDINATOR}))
+    server.listen_tcp(options.listen, TlsFiles.load(options.tls))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await asyncio.to_thread(host.restore)  # type: ignore[attr-defined]
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, containers), server.grpc)  # type: ignore[arg-type]
+    await server.start()
+    log.info("%s serves on %s", options.name, options.listen)
+    await ended.wait()
+    log.info("ends; links and containers stay")
+    await server.stop(grace=GRACE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""NodeAgent: each handler decodes, calls the host on a worker thread, and encodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
+
+from agent.host import Host, Result
+from proto import agent_pb2 as pb
+from proto import agent_pb2_grpc, types_pb2
+from proto.errors import CaasError, Code, invalid
+from proto.model import Action, Plan
+from proto.names import make_lxc_name
+from proto.wire import action_to_wire, cluster_host_from_wire, container_to_wire, host_state_to_wire
+
+T = TypeVar("T")
+CHUNK = 64 << 10
+
+
+class Process(Protocol):
+    """A command that runs in a container."""
+
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader
+
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class ExecDoor(Protocol):
+    """Starts commands in containers."""
+
+    async def spawn(self, name: str, argv: Sequence[str], *, env: Mapping[str, str]) -> Process: ...
+
+
+class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
+    """The service of one host."""
+
+    def __init__(self, host: Host, exec_door: ExecDoor) -> None:
+        self._host = host
+        self._exec = exec_door
+
+    async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeReply:
+        desired = cluster_host_from_wire(request.desired) if request.HasField("desired") else None
+        return await asyncio.to_thread(self._probe, desired)
+
+    def _probe(self, desired: Any) -> pb.ProbeReply:
+        host = self._host
+        datapath = host.kernel.datapath()
+        network = host.kernel.observe()
+        return pb.ProbeReply(
+            host=host.name,
+            version=version("caas"),
+            kernel=os.uname().release,
+            datapath_vlan=datapath.vlan,
+            datapath_ipip=datapath.ipip,
+            lacks=[types_pb2.Lack(what=lack.what, mend=lack.mend) for lack in host.lacks(desired)],
+            links=[
+                pb.ProbeReply.HostLink(name=link.name, kind=link.kind, mtu=link.mtu, up=link.up)
+                for link in network.foreign.values()
+            ],
+            routes=[str(route) for route in host.kernel.live_routes()],
+            memory_available_bytes=_memory_available(),
+            generations=host.generations(),
+        )
+
+    async def Observe(self, request: pb.ObserveRequest, context: Any) -> pb.ObserveReply:
+        network, containers = await asyncio.to_thread(self._host.observe)
+        seen = [
+            pb.ObserveReply.Seen(
+                container=container_to_wire(found.container), pid=found.pid, memory_bytes=found.memory_bytes
+            )
+            for found in containers
+            if request.cluster in ("", found.container.cluster)
+        ]
+        return pb.ObserveReply(
+            network=host_state_to_wire(network.state), containers=seen, generations=self._host.generations()
+        )
+
+    async def Apply(self, request: pb.ApplyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
+        desired = cluster_host_from_wire(request.desired)
+        if request.dry_run:
+            yield _planned(await asyncio.to_thread(self._host.plan, desired))
+            yield _result(Result(generation=desired.generation, kernel_writes=0, container_writes=0))
+            return
+        async for event in _events(lambda **callbacks: self._host.apply(desired, **callbacks)):
+            yield event
+
+    async def Destroy(self, request: pb.DestroyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
+        if not request.cluster:
+            raise invalid("destroy: a cluster's name is needed")
+        async for event in _events(
+            lambda **callbacks: self._host.destroy(request.cluster, dry_run=request.dry_run, **callbacks)
+        ):
+            yield event
+
+    async def Exec(self, inputs: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
+        first = await anext(aiter(inputs), None)
+        if first is None or first.WhichOneof("input") != "start" or not first.start.argv:
+            raise invalid("exec: the first input must start a command")
+        start = first.start
+        name = make_lxc_name(start.cluster, start.hostname)
+        process = await self._exec.spawn(name, list(start.argv), env=dict(start.env))
+        feeder = asyncio.create_task(_feed(inputs, process))
+        try:
+            async for output in _merge(process):
+                yield output
+            yield pb.ExecOutput(status=await process.wait())
+        finally:
+            # Also when the caller has gone: nothing it started goes on.
+            feeder.cancel()
+            process.kill()
+
+
+async def _feed(inputs: AsyncIterator[pb.ExecInput], process: Process) -> None:
+    try:
+        async for item in inputs:
+            match item.WhichOneof("input"):
+                case "stdin":
+                    process.stdin.write(item.stdin)
+                    await process.stdin.drain()
+                case "eof":
+                    break
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it does not read what it is given, as `true` does not: its status says the rest
+    finally:
+        process.stdin.close()
+
+
+async def _merge(process: Process) -> AsyncIterator[pb.ExecOutput]:
+    """What both streams say, as it comes."""
+    queue: asyncio.Queue[pb.ExecOutput | None] = asyncio.Queue(maxsize=16)
+
+    async def read(stream: asyncio.StreamReader, wrap: Callable[[bytes], pb.ExecOutput]) -> None:
+        try:
+            while data := await stream.read(CHUNK):
+                await queue.put(wrap(data))
+        finally:
+            await queue.put(None)
+
+    readers = [
+        asyncio.create_task(read(process.stdout, lambda data: pb.ExecOutput(stdout=data))),
+        asyncio.create_task(read(process.stderr, lambda data: pb.ExecOutput(stderr=data))),
+    ]
+    try:
+        open_streams = len(readers)
+        while open_streams:
+            item = await queue.get()
+            if item is None:
+                open_streams -= 1
+            else:
+                yield item
+    finally:
+        for reader in readers:
+            reader.cancel()
+
+
+async def _events(operation: Callable[..., Result]) -> AsyncIterator[types_pb2.ApplyEvent]:
+    """Run *operation* on a thread; its plan, each finished action and its result as events.
+
+    A caller that goes away does not interrupt it: a half-made host would be worse than a made one.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[types_pb2.ApplyEvent] = asyncio.Queue()
+    index: dict[int, int] = {}
+    began = loop.time()
+
+    def emit(event: types_pb2.ApplyEvent) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)
+
+    def on_plan(plan: Plan) -> None:
+        index.update({id(action): number for number, action in enumerate(plan)})
+        emit(_planned(plan))
+
+    def on_done(action: Action) -> None:
+        finished = types_pb2.ApplyEvent.Finished(index=index[id(action)], seconds=loop.time() - began)
+        emit(types_pb2.ApplyEvent(finished=finished))
+
+    work = asyncio.ensure_future(asyncio.to_thread(operation, on_plan=on_plan, on_done=on_done))
+    async for event in _until(work, queue):
+        yield event
+    yield _result(await work)
+
+
+async def _until(
+    work: Awaitable[Result], queue: asyncio.Queue[types_pb2.ApplyEvent]
+) -> AsyncIterator[types_pb2.ApplyEvent]:
+    future = asyncio.ensure_future(work)
+    while not (future.done() and queue.empty()):
+        getter = asyncio.ensure_future(queue.get())
+        await asyncio.wait({getter, future}, return_when=asyncio.FIRST_COMPLETED)
+        if getter.done():
+            yield getter.result()
+        else:
+            getter.cancel()
+            # Callbacks were scheduled on this loop before the future's own: let them in.
+            await asyncio.sleep(0)
+
+
+def _planned(plan: Plan) -> types_pb2.ApplyEvent:
+    actions = [action_to_wire(action) for action in plan]
+    return types_pb2.ApplyEvent(planned=types_pb2.ApplyEvent.Planned(actions=actions))
+
+
+def _result(result: Result) -> types_pb2.ApplyEvent:
+    return types_pb2.ApplyEvent(
+        result=types_pb2.ApplyEvent.Result(
+            generation=result.generation,
+            kernel_writes=result.kernel_writes,
+            container_writes=result.container_writes,
+        )
+    )
+
+
+def _memory_available() -> int:
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise CaasError(Code.FAILED, "/proc/meminfo has no MemAvailable (proc(5), since Linux 3.14)")
