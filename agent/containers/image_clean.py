@@ -1,0 +1,149 @@
+"""What an image must not carry: identities, secrets, and what only takes room.
+
+`clean` removes all that is known to appear by itself. `check_no_secrets` then looks, more widely, for what is
+left: an image is the start of many clusters, and two clusters share no secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from proto.errors import CaasError, Code
+
+#: Removed. Patterns are relative to the root file system (glob of pathlib).
+REMOVED = (
+    "etc/ssh/ssh_host_*",
+    "var/lib/rabbitmq/.erlang.cookie",
+    "var/lib/rabbitmq/mnesia/*",
+    "root/.erlang.cookie",
+    "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "etc/keystone/fernet-keys/*",
+    "etc/keystone/credential-keys/*",
+    "var/lib/nova/compute_id",
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/credential.secret",
+    "var/lib/urandom/random-seed",
+    "var/lib/dbus/machine-id",
+    "var/lib/apt/lists/*",
+    "var/cache/apt/archives/*.deb",
+    "var/cache/apt/*.bin",
+    "var/cache/debconf/*-old",
+    "var/cache/ldconfig/aux-cache",
+    "var/log/journal/*",
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "usr/sbin/policy-rc.d",
+    "run/*",
+    "tmp/*",
+    "var/tmp/*",
+    "root/.bash_history",
+    "etc/*-",
+)
+#: Made empty: a container's own is written at its start, and systemd makes a machine-id for an empty file.
+EMPTIED = ("etc/machine-id", "etc/hostname", "etc/resolv.conf")
+
+#: Any of these, left after cleaning and not empty, fails the build.
+SECRET_FILES = (
+    "etc/ssh/ssh_host_*_key",
+    "**/.erlang.cookie",
+    "etc/ssl/private/*",
+    "etc/keystone/fernet-keys/*",
+    "etc/keystone/credential-keys/*",
+    "var/lib/*/compute_id",
+    "var/lib/*/fernet-keys/*",
+    "var/lib/*/.ssh/*",
+    "root/.ssh/*",
+    "root/.my.cnf",
+    "root/*openrc*",
+    "root/**/clouds.yaml",
+    "etc/openstack/clouds.yaml",
+    "etc/machine-id",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/credential.secret",
+    "var/lib/urandom/random-seed",
+    "var/lib/mysql/*.pem",
+)
+#: Where file contents are read in search of secrets, and how large such a file may be (bytes).
+SEARCHED = ("etc", "root", "var/lib", "home", "srv")
+SEARCHED_SIZE = 256 * 1024
+_SECRET_TEXT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|^[ \t]*(?:admin_token|metadata_proxy_shared_secret)[ \t]*=[ \t]*\S"
+    rb"|^dbc_dbpass='[^'\n]"
+    rb"|^[ \t]*(?:password|connection_password)[ \t]*=[ \t]*(?!None\b|<)\S"
+    rb"|^[ \t]*(?:connection|transport_url)[ \t]*=[ \t]*\w[\w+]*://[^\s:/@]+:[^\s@]+@",
+    re.MULTILINE,
+)
+
+
+def clean(root: Path) -> None:
+    """Remove identities, caches and logs from *root*; running it twice changes nothing more."""
+    for pattern in REMOVED:
+        for path in list(root.glob(pattern)):
+            _remove(path)
+    for name in EMPTIED:
+        path = root / name
+        if path.parent.is_dir():
+            path.unlink(missing_ok=True)  # resolv.conf may be a symlink out of the root file system
+            path.touch(mode=0o444 if name.endswith("machine-id") else 0o644)
+    _remove_dangling(root / "etc/ssl/certs")
+    for folder, _, files in os.walk(root / "var/log"):
+        for file in files:
+            path = Path(folder, file)
+            if path.is_file() and not path.is_symlink():
+                os.truncate(path, 0)  # its owner and mode were the package's choice
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_dangling(folder: Path) -> None:
+    """OpenSSL's hash links to the snakeoil certificate would dangle. Relative links only."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_symlink() and not str(path.readlink()).startswith("/") and not path.exists():
+            path.unlink()
+
+
+def find_secrets(root: Path) -> tuple[str, ...]:
+    """What in *root* looks like a secret or an identity, as paths in the image, with why."""
+    found = {}
+    for pattern in SECRET_FILES:
+        for path in root.glob(pattern):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size:
+                found[path] = "is a secret or an identity"
+    for path in _searched(root):
+        with contextlib.suppress(OSError):
+            if path not in found and (match := _SECRET_TEXT.search(path.read_bytes())):
+                found[path] = f"contains {match.group().split(b'=')[0].decode().strip().strip('-')!r} with a value"
+    return tuple(f"/{path.relative_to(root)} {why}" for path, why in sorted(found.items()))
+
+
+def _searched(root: Path) -> Iterator[Path]:
+    for start in SEARCHED:
+        for folder, _, files in os.walk(root / start):
+            for file in files:
+                path = Path(folder, file)
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= SEARCHED_SIZE:
+                    yield path
+
+
+def check_no_secrets(root: Path, *, image: str) -> None:
+    """FAILED, with every place, where *root* holds something that looks like a secret."""
+    if found := find_secrets(root):
+        raise CaasError(
+            Code.FAILED,
+            f"image {image}: it would carry secrets: " + "; ".join(found),
+            hint="remove them in a script of the declaration (run:)",
+        )
