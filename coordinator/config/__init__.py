@@ -1,0 +1,21 @@
+"""Cluster files: what somebody wants, read from YAML into one typed ClusterFile, with every mistake at once."""
+
+from coordinator.config.cluster import ClusterFile, ContainerSpec, Host, NatBox, Network, NovaOptions, VlanNetwork
+from coordinator.config.load import load_bytes, load_file, read_bytes
+from coordinator.config.problem import ConfigError, Place, Problem
+
+__all__ = [
+    "ClusterFile",
+    "ConfigError",
+    "ContainerSpec",
+    "Host",
+    "NatBox",
+    "Network",
+    "NovaOptions",
+    "Place",
+    "Problem",
+    "VlanNetwork",
+    "load_bytes",
+    "load_file",
+    "read_bytes",
+]

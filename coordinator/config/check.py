@@ -1,0 +1,182 @@
+"""A cluster file as a whole: what each value is to the others. Reports everything at once; contacts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from coordinator.config.cluster import ClusterFile, ContainerSpec, Network
+from coordinator.config.problem import Report, suggest
+from coordinator.nova.roles import CONTROLLER_ROLES
+
+
+def check_cluster(file: ClusterFile, report: Report) -> None:
+    """Report everything that can be known to be wrong from *file* alone."""
+    _check_hosts(file, report)
+    _check_networks(file, report)
+    _check_overlaps(file, report)
+    _check_references(file, report)
+    _check_addresses(file, report)
+    _check_roles(file, report)
+
+
+def _add(file: ClusterFile, report: Report, path: Sequence[str], message: str, *, hint: str = "") -> None:
+    report.add(file.place(*path), ".".join(path), message, hint=hint)
+
+
+def _line(file: ClusterFile, *path: str) -> str:
+    line = file.place(*path).line
+    return f" (line {line})" if line else ""
+
+
+def _check_hosts(file: ClusterFile, report: Report) -> None:
+    first: dict[IPv4Address, str] = {}
+    for name, host in file.hosts.items():
+        other = first.setdefault(host.address, name)
+        if other != name:
+            where = _line(file, "hosts", other)
+            message = f"{host.address} is the address of host {other} already{where}"
+            _add(file, report, ("hosts", name, "address"), message, hint="each host has an address of its own")
+    if file.natbox and file.natbox.address in first:
+        host = file.hosts[first[file.natbox.address]]
+        if host.trunk == file.natbox.trunk:
+            message = f"{host.address} and {host.trunk} are host {host.name}'s{_line(file, 'hosts', host.name)}"
+            _add(file, report, ("natbox", "address"), message, hint="NATBox has its trunk for itself")
+
+
+def _check_networks(file: ClusterFile, report: Report) -> None:
+    first: dict[int, str] = {}
+    for name, network in file.networks.items():
+        other = first.setdefault(network.vid, name)
+        if other != name:
+            message = f"VID {network.vid} is network {other}'s already{_line(file, 'networks', other)}"
+            _add(file, report, ("networks", name, "vlan"), message, hint="two networks on one trunk need two VIDs")
+        _check_gateway(file, report, network)
+
+
+def _check_gateway(file: ClusterFile, report: Report, network: Network) -> None:
+    if network.gateway is None:
+        return
+    path = ("networks", network.name, "gateway")
+    if wrong := _not_a_host_of(network, network.gateway):
+        _add(file, report, path, wrong, hint=f"{_first_address(network)}, for example")
+    if file.natbox is None and ("natbox",) not in file.places:
+        message = f"a gateway needs a NATBox that has the address {network.gateway}"
+        _add(file, report, path, message, hint="add natbox: {address: …, trunk: …, uplink: …}, or drop the gateway")
+
+
+def _not_a_host_of(network: Network, address: IPv4Address) -> str:
+    if address not in network.subnet:
+        return f"{address} is outside {network.subnet}"
+    if address == network.subnet.network_address:
+        return f"{address} is the network address of {network.subnet}"
+    if address == network.subnet.broadcast_address:
+        return f"{address} is the broadcast address of {network.subnet}"
+    return ""
+
+
+def _first_address(network: Network) -> IPv4Address:
+    return network.subnet.network_address + 1
+
+
+def _check_overlaps(file: ClusterFile, report: Report) -> None:
+    underlay = [(f"host {name}", host.address) for name, host in file.hosts.items()]
+    if file.natbox:
+        underlay.append(("NATBox", file.natbox.address))
+    for name, network in file.networks.items():
+        inside = [f"{who} ({address})" for who, address in underlay if address in network.subnet]
+        if inside:
+            shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
+            message = f"{network.subnet} overlaps the underlay: {shown} is inside it"
+            _add(file, report, ("networks", name, "subnet"), message, hint="choose a subnet that the hosts do not use")
+    _check_disjoint(file, report)
+
+
+def _check_disjoint(file: ClusterFile, report: Report) -> None:
+    """Two subnets overlap only where one contains the other: after sorting, the widest so far tells."""
+    outer: Network | None = None
+    for network in sorted(file.networks.values(), key=lambda network: network.subnet):
+        if outer is None or not outer.subnet.overlaps(network.subnet):
+            outer = network
+            continue
+        earlier, later = sorted((outer, network), key=lambda network: file.place("networks", network.name))
+        message = f"{later.subnet} overlaps {earlier.subnet} of network {earlier.name}"
+        message += _line(file, "networks", earlier.name, "subnet")
+        _add(file, report, ("networks", later.name, "subnet"), message, hint="a cluster's subnets are disjoint")
+
+
+def _check_references(file: ClusterFile, report: Report) -> None:
+    # What is in the file but could not be read counts as known: its own mistake is reported already.
+    hosts = {path[1] for path in file.places if len(path) > 1 and path[0] == "hosts"}
+    networks = {path[1] for path in file.places if len(path) > 1 and path[0] == "networks"}
+    for name, spec in file.containers.items():
+        if spec.host and spec.host not in hosts:
+            _add(
+                file,
+                report,
+                ("containers", name, "host"),
+                f"unknown host {spec.host!r}",
+                hint=suggest(spec.host, hosts),
+            )
+        if spec.network and spec.network not in networks:
+            hint = suggest(spec.network, networks)
+            _add(file, report, ("containers", name, "network"), f"unknown network {spec.network!r}", hint=hint)
+    _check_trunks(file, report)
+
+
+def _check_trunks(file: ClusterFile, report: Report) -> None:
+    first: dict[str, ContainerSpec] = {}
+    for spec in file.containers.values():
+        if spec.network in file.networks:
+            first.setdefault(spec.host, spec)
+    for name, host in file.hosts.items():
+        if not host.trunk and name in first and ("hosts", name, "trunk") not in file.places:
+            user = first[name]
+            message = f"'trunk' is missing: container {user.name} is in VLAN network {user.network}"
+            _add(file, report, ("hosts", name), message, hint="add trunk: LINK, the link that carries tagged frames")
+
+
+def _check_addresses(file: ClusterFile, report: Report) -> None:
+    first: dict[IPv4Address, str] = {}
+    count: dict[str, int] = {}
+    for name, spec in file.containers.items():
+        network = file.networks.get(spec.network)
+        if network is None:
+            continue
+        count[network.name] = count.get(network.name, 0) + 1
+        if count[network.name] == network.room + 1:
+            message = f"network {network.name} is full: {network.subnet} has room for {network.room}"
+            _add(file, report, ("containers", name), message, hint="choose a larger subnet")
+        if spec.address is None:
+            continue
+        path = ("containers", name, "address")
+        if wrong := _not_a_host_of(network, spec.address):
+            _add(file, report, path, wrong, hint=f"network {network.name} is {network.subnet}")
+        elif spec.address == network.gateway:
+            message = f"{spec.address} is the gateway of network {network.name}"
+            _add(file, report, path, message, hint="choose another address")
+        other = first.setdefault(spec.address, name)
+        if other != name:
+            message = f"{spec.address} is container {other}'s already{_line(file, 'containers', other, 'address')}"
+            _add(file, report, path, message, hint="choose another address, or leave it out to have one chosen")
+
+
+def _check_roles(file: ClusterFile, report: Report) -> None:
+    holders: dict[str, list[str]] = {role: [] for role in CONTROLLER_ROLES}
+    for name, spec in file.containers.items():
+        for role in spec.roles:
+            if role in holders:
+                holders[role].append(name)
+    for role, names in holders.items():
+        for name in names[1:]:
+            message = f"{role} is held by {names[0]} already{_line(file, 'containers', names[0])}"
+            _add(file, report, ("containers", name, "roles"), message, hint="only compute may have several holders")
+    # A container without roles is one whose roles could not be read: what it would have held is not known.
+    missing = [role for role, names in holders.items() if not names]
+    if not missing or not file.containers or not all(spec.roles for spec in file.containers.values()):
+        return
+    if len(missing) == len(holders):
+        message, word = f"no controller: nobody holds {', '.join(missing)}", "controller"
+    else:
+        message, word = f"nobody holds {', '.join(missing)}", ", ".join(missing)
+    _add(file, report, ("containers",), message, hint=f"add {word} to the roles of one container")

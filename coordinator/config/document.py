@@ -1,0 +1,189 @@
+"""Our own YAML: the tree of a file as a ClusterFile. Looks at each value by itself; check.py looks at the whole."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from coordinator.config import tree
+from coordinator.config.cluster import (
+    VIRT_DRIVERS,
+    ClusterFile,
+    ContainerSpec,
+    Host,
+    NatBox,
+    Network,
+    NovaOptions,
+    Path,
+    VlanNetwork,
+)
+from coordinator.config.fields import Fields, dotted
+from coordinator.config.problem import Place, Report, suggest
+from coordinator.nova.roles import ROLE_WORDS, expand_roles
+from proto.errors import CaasError
+from proto.model.network import VID_MAX, VID_MIN
+from proto.names import check_cluster_name, check_hostname, check_ifname
+
+PREFIX_MIN, PREFIX_MAX = 8, 30
+_HOST_NAME = "a host name (a-z, 0-9, '-')"
+_LINK_NAME = "a link's name, as eth1"
+
+
+class DocumentReader:
+    """Reads one tree. What cannot be read is reported and left out, so that the rest can still be checked.
+
+    Containers that name an unknown host are in `containers` all the same: check.py reports the reference.
+    """
+
+    def __init__(self, report: Report, *, default_name: str) -> None:
+        self._report = report
+        self._default_name = default_name
+        self._places: dict[Path, Place] = {}
+
+    def read(self, root: tree.Node) -> ClusterFile:
+        """The cluster file in *root*. It is only good where the report stayed empty."""
+        top = Fields(
+            root,
+            "",
+            self._report,
+            place=root.place,
+            required=("hosts", "networks", "containers"),
+            optional=("name", "natbox", "nova"),
+        )
+        for key in ("name", "hosts", "natbox", "networks", "containers", "nova"):
+            if top.node(key) is not None:
+                self._places[(key,)] = top.where(key)
+        self._places[()] = root.place
+        name = self._default_name
+        if top.node("name") is not None:
+            name = top.checked("name", "a cluster's name", check_cluster_name) or ""
+        return ClusterFile(
+            name=name,
+            hosts={key: host for key, fields in self._named(top, "hosts", "host") if (host := _host(key, fields))},
+            natbox=self._natbox(top),
+            networks={
+                key: net for key, fields in self._named(top, "networks", "network") if (net := _vlan(key, fields))
+            },
+            containers={
+                key: spec for key, fields in self._named(top, "containers", "container") if (spec := _spec(key, fields))
+            },
+            nova=self._nova(top),
+            file=self._report.file,
+            places=self._places,
+        )
+
+    def _named(self, top: Fields, section: str, what: str) -> list[tuple[str, Fields]]:
+        found = []
+        for key, entry in top.mapping(section, what).items():
+            path = dotted(section, key)
+            required, optional = _KEYS[section]
+            try:
+                check_hostname(key)
+            except CaasError as exc:
+                message = exc.message if section != "networks" else exc.message.replace("host name", "network name")
+                better = key.lower().replace("_", "-").strip("-")
+                self._report.add(entry.place, path, message, hint=f"write {better}" if _is_name(better) else "")
+            if key == "localhost" and section == "containers":
+                self._report.add(
+                    entry.place, path, "a container cannot be called localhost", hint="choose another name"
+                )
+            fields = Fields(entry.node, path, self._report, place=entry.place, required=required, optional=optional)
+            self._places[(section, key)] = entry.place
+            for inner in (*required, *optional):
+                if fields.node(inner) is not None:
+                    self._places[(section, key, inner)] = fields.where(inner)
+            found.append((key, fields))
+        return found
+
+    def _natbox(self, top: Fields) -> NatBox | None:
+        node = top.node("natbox")
+        if node is None:
+            return None
+        fields = Fields(
+            node, "natbox", self._report, place=top.where("natbox"), required=("address", "trunk", "uplink")
+        )
+        for key in ("address", "trunk", "uplink"):
+            self._places[("natbox", key)] = fields.where(key)
+        address = fields.address("address")
+        trunk = fields.checked("trunk", _LINK_NAME, check_ifname)
+        uplink = fields.checked("uplink", _LINK_NAME, check_ifname)
+        if trunk and trunk == uplink:
+            fields.wrong("uplink", f"{uplink} is the trunk already", hint="the uplink is a link of its own")
+        return NatBox(address=address, trunk=trunk, uplink=uplink) if address and trunk and uplink else None
+
+    def _nova(self, top: Fields) -> NovaOptions:
+        node = top.node("nova")
+        if node is None:
+            return NovaOptions()
+        fields = Fields(node, "nova", self._report, place=top.where("nova"), required=(), optional=("virt_driver",))
+        return NovaOptions(virt_driver=fields.choice("virt_driver", VIRT_DRIVERS) or VIRT_DRIVERS[0])
+
+
+_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hosts": (("address",), ("trunk",)),
+    "networks": (("vlan", "subnet"), ("gateway",)),
+    "containers": (("host", "network", "roles"), ("address",)),
+}
+
+
+def _is_name(text: str) -> bool:
+    try:
+        check_hostname(text)
+    except CaasError:
+        return False
+    return True
+
+
+def _host(name: str, fields: Fields) -> Host | None:
+    address = fields.address("address")
+    trunk = fields.checked("trunk", _LINK_NAME, check_ifname)
+    return Host(name=name, address=address, trunk=trunk or "") if address else None
+
+
+def _vlan(name: str, fields: Fields) -> Network | None:
+    vid = fields.integer("vlan", lowest=VID_MIN, highest=VID_MAX, what="VID")
+    subnet = fields.network("subnet")
+    gateway = fields.address("gateway")
+    if subnet is not None and not _is_usable(subnet, fields):
+        subnet = None
+    if vid is None or subnet is None:
+        return None
+    return VlanNetwork(name=name, vid=vid, subnet=subnet, gateway=gateway)
+
+
+def _is_usable(subnet: IPv4Network, fields: Fields) -> bool:
+    if not PREFIX_MIN <= subnet.prefixlen <= PREFIX_MAX:
+        hint = f"a prefix length of {PREFIX_MIN}..{PREFIX_MAX} is needed"
+        fields.wrong("subnet", f"{subnet}: nothing of that size can be a subnet of containers", hint=hint)
+        return False
+    kinds = {
+        "multicast": subnet.is_multicast,
+        "loopback": subnet.is_loopback,
+        "link-local": subnet.is_link_local,
+        "reserved": subnet.is_reserved,
+        "this-network": subnet.overlaps(IPv4Network("0.0.0.0/8")),
+    }
+    for kind, is_kind in kinds.items():
+        if is_kind:
+            fields.wrong("subnet", f"{subnet} is {kind} (RFC 6890)", hint="choose a private one, as 192.168.10.0/24")
+            return False
+    return True
+
+
+def _spec(name: str, fields: Fields) -> ContainerSpec | None:
+    host = fields.scalar("host", "a host of this file")
+    network = fields.scalar("network", "a network of this file")
+    address = fields.address("address")
+    words = []
+    for word in fields.words("roles"):
+        if word.text in ROLE_WORDS:
+            words.append(word.text)
+        else:
+            hint = suggest(word.text, ROLE_WORDS)
+            fields.report.add(word.place, dotted(fields.path, "roles"), f"unknown role {word.text!r}", hint=hint)
+    return ContainerSpec(
+        name=name,
+        host=host.text if host else "",
+        network=network.text if network else "",
+        address=address,
+        roles=expand_roles(words),
+    )
