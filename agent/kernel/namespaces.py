@@ -13,7 +13,6 @@ import errno
 import ipaddress
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,13 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from agent.kernel.errors import kernel_errors
+from agent.kernel.inside import CLONE_NEWNET, NETNS_RUN, run_inside
 from proto.errors import CaasError, Code
 from proto.names import check_ifname
 
-RUN_DIR = Path("/run/netns")
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
+RUN_DIR = NETNS_RUN
+_OWN = "/proc/self/ns/net"
 _MS_BIND = 4096  # linux/mount.h
 _MNT_DETACH = 2
 _LOOPBACK = 1  # net/core/dev.c gives loopback index 1 in every namespace
@@ -125,8 +126,11 @@ class Inside:
             self._netlink.route("replace", dst=str(dst), gateway=str(via))
 
     def set_sysctl(self, key: str, value: str) -> None:
-        """Write a sysctl of the namespace (`net.…`, sysctl(8)); where the kernel has no such key, UNSUPPORTED."""
-        path = Path("/proc/sys", *key.split("."))
+        """Write a sysctl of the namespace; where the kernel has no such key, UNSUPPORTED.
+
+        Keys are written as sysctl(8) takes them: with dots, or with slashes where a link's name has a dot in it.
+        """
+        path = Path("/proc/sys", *key.split("/" if "/" in key else "."))
         try:
             if path.read_text().strip() != value:
                 path.write_text(value)
@@ -135,7 +139,7 @@ class Inside:
 
     @contextlib.contextmanager
     def _errors(self, verb: str, name: str, *, ignore: int = 0) -> Iterator[None]:
-        with _kernel_errors(f"{self._namespace}: {verb} {name}", ignore=ignore):
+        with _errors(f"{self._namespace}: {verb} {name}", ignore=ignore):
             yield
 
 
@@ -143,12 +147,11 @@ def call_in(namespace: str, function: Callable[[Inside], T]) -> T:
     """What *function* returns when it is called inside *namespace*. NOT_FOUND where there is no such namespace."""
 
     def body() -> T:
-        with _opened(namespace) as descriptor:
-            _check(_libc.setns(descriptor, _CLONE_NEWNET), f"enter namespace {namespace}")
         with IPRoute() as netlink:
             return function(Inside(namespace, netlink))
 
-    return _in_thread(body)
+    _check_there(namespace)
+    return run_inside(namespace, body)
 
 
 def create_namespace(name: str, *, label: str) -> None:
@@ -161,14 +164,14 @@ def create_namespace(name: str, *, label: str) -> None:
         raise CaasError(Code.CONFLICT, f"namespace {name} exists", hint=f"ip netns del {name}") from exc
 
     def body() -> None:
-        _check(_libc.unshare(_CLONE_NEWNET), f"create namespace {name}")
-        with IPRoute() as netlink, _kernel_errors(f"label namespace {name}"):
+        _check(_libc.unshare(CLONE_NEWNET), f"create namespace {name}")
+        with IPRoute() as netlink, _errors(f"label namespace {name}"):
             netlink.link("set", index=_LOOPBACK, state="up", ifalias=label)
         source, target = b"/proc/thread-self/ns/net", os.fsencode(path)
         _check(_libc.mount(source, target, b"none", _MS_BIND, None), f"name namespace {name}")
 
     try:
-        _in_thread(body)
+        run_inside(_OWN, body)
     except BaseException:
         path.unlink()
         raise
@@ -228,43 +231,27 @@ def _path(name: str) -> Path:
     return RUN_DIR / name
 
 
+def _check_there(namespace: str) -> None:
+    if not _is_namespace(_path(namespace)):
+        raise CaasError(Code.NOT_FOUND, f"namespace {namespace} does not exist")
+
+
 def _is_namespace(path: Path) -> bool:
     """Whether a namespace is mounted at *path*: then it lies on nsfs, another device than its folder's."""
     try:
-        return path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
+        return path.stat().st_dev == os.stat(_OWN).st_dev
     except FileNotFoundError:
         return False
 
 
 @contextlib.contextmanager
 def _opened(namespace: str) -> Iterator[int]:
-    path = _path(namespace)
-    if not _is_namespace(path):
-        raise CaasError(Code.NOT_FOUND, f"namespace {namespace} does not exist")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _check_there(namespace)
+    descriptor = os.open(_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _in_thread(body: Callable[[], T]) -> T:
-    """Run *body* in a thread that ends after it: what it changes about its own namespace ends with it."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(body())
-        except BaseException as exc:
-            failure.append(exc)
-
-    thread = threading.Thread(target=run, name="netns")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 def _check(result: int, what: str) -> None:
@@ -276,20 +263,11 @@ def _check(result: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _kernel_errors(what: str, *, ignore: int = 0) -> Iterator[None]:
+def _errors(what: str, *, ignore: int = 0) -> Iterator[None]:
     """Netlink's errno as a CaasError. *ignore* is the one that means that it is so already."""
-    try:
-        yield
-    except NetlinkError as exc:
-        if ignore and exc.code == ignore:
-            return
-        words = os.strerror(exc.code)
-        match exc.code:
-            case errno.EEXIST:
-                raise CaasError(Code.CONFLICT, f"{what}: the name is taken") from exc
-            case errno.ENODEV | errno.ENOENT:
-                raise CaasError(Code.NOT_FOUND, f"{what}: {words}") from exc
-            case errno.EOPNOTSUPP | errno.EPERM:
-                raise CaasError(Code.UNSUPPORTED, f"{what}: {words}") from exc
-            case _:
-                raise CaasError(Code.FAILED, f"{what}: {words}") from exc
+    with kernel_errors(what):
+        try:
+            yield
+        except NetlinkError as exc:
+            if not (ignore and exc.code == ignore):
+                raise OSError(exc.code, os.strerror(exc.code)) from exc
