@@ -1,0 +1,211 @@
+"""The coordinator's clients: one channel to each agent and to each NATBox, kept open. Every call has a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import grpc.aio
+
+from coordinator.steps import Completed
+from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc, types_pb2
+from proto.errors import CaasError, Code
+from proto.model import ClusterHost, GatewayTable
+from proto.transport.client import open_channel
+from proto.transport.failures import call, stream
+from proto.transport.tls import TlsFiles
+from proto.wire import cluster_host_to_wire, gateway_table_to_wire
+
+AGENT_PORT = 7443
+NATBOX_PORT = 7444
+LOOK = 10.0
+#: Making or removing 64 containers takes seconds; the agent itself never gives up half-way.
+CHANGE = 600.0
+OnEvent = Callable[[types_pb2.ApplyEvent], None]
+
+
+class AgentClient:
+    """Calls to one agent. Every failure is a CaasError that begins with the host's name."""
+
+    def __init__(self, host: str, channel: grpc.aio.Channel) -> None:
+        self.host = host
+        self._stub = agent_pb2_grpc.NodeAgentStub(channel)
+
+    async def probe(self, desired: ClusterHost | None = None) -> agent_pb2.ProbeReply:
+        """What the host is and lacks; with *desired*, also what that needs."""
+        request = agent_pb2.ProbeRequest(desired=cluster_host_to_wire(desired) if desired else None)
+        return await call(self._stub.Probe(request, timeout=LOOK), self.host)
+
+    async def observe(self, cluster: str) -> agent_pb2.ObserveReply:
+        """What *cluster* has on the host."""
+        return await call(self._stub.Observe(agent_pb2.ObserveRequest(cluster=cluster), timeout=LOOK), self.host)
+
+    async def plan(self, desired: ClusterHost) -> Sequence[types_pb2.Action]:
+        """What `apply` would do."""
+        request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired), dry_run=True)
+        return await _planned(stream(self._stub.Apply(request, timeout=LOOK), self.host))
+
+    async def apply(self, desired: ClusterHost, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
+        """Make the host as desired; events as they come."""
+        request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired))
+        return await _finish(stream(self._stub.Apply(request, timeout=CHANGE), self.host), on_event, self.host)
+
+    async def destroy(self, cluster: str, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
+        """Remove everything of *cluster* from the host."""
+        request = agent_pb2.DestroyRequest(cluster=cluster)
+        return await _finish(stream(self._stub.Destroy(request, timeout=CHANGE), self.host), on_event, self.host)
+
+    async def exec(
+        self,
+        cluster: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        inputs: AsyncIterator[bytes],
+        on_output: Callable[[agent_pb2.ExecOutput], None],
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Run *argv* in a container; returns its status when both output streams have ended."""
+
+        async def requests() -> AsyncIterator[agent_pb2.ExecInput]:
+            start = agent_pb2.ExecInput.Start(cluster=cluster, hostname=container, argv=argv, env=env or {})
+            yield agent_pb2.ExecInput(start=start)
+            async for data in inputs:
+                yield agent_pb2.ExecInput(stdin=data)
+            yield agent_pb2.ExecInput(eof=True)
+
+        status: int | None = None
+        async for output in stream(self._stub.Exec(requests(), timeout=timeout), self.host):
+            if output.WhichOneof("output") == "status":
+                status = output.status
+            else:
+                on_output(output)
+        if status is None:
+            raise CaasError(Code.FAILED, f"{self.host}: {argv[0]} in {container} ended without a status")
+        return status
+
+
+class NatBoxClient:
+    """Calls to NATBox."""
+
+    peer = "natbox"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = natbox_pb2_grpc.NatBoxStub(channel)
+
+    async def probe(self, desired: GatewayTable | None = None) -> natbox_pb2.NatBoxProbeReply:
+        """What NATBox is and lacks."""
+        request = natbox_pb2.NatBoxProbeRequest(desired=gateway_table_to_wire(desired) if desired else None)
+        return await call(self._stub.Probe(request, timeout=LOOK), self.peer)
+
+    async def plan(self, desired: GatewayTable) -> Sequence[types_pb2.Action]:
+        """What `apply` would do."""
+        request = natbox_pb2.NatBoxApplyRequest(desired=gateway_table_to_wire(desired), dry_run=True)
+        return await _planned(stream(self._stub.Apply(request, timeout=LOOK), self.peer))
+
+    async def apply(self, desired: GatewayTable, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
+        """Make one cluster's table as desired."""
+        request = natbox_pb2.NatBoxApplyRequest(desired=gateway_table_to_wire(desired))
+        return await _finish(stream(self._stub.Apply(request, timeout=CHANGE), self.peer), on_event, self.peer)
+
+    async def counters(self, cluster: str) -> natbox_pb2.NatBoxCountersReply:
+        """What passed, by VID."""
+        request = natbox_pb2.NatBoxCountersRequest(cluster=cluster)
+        return await call(self._stub.Counters(request, timeout=LOOK), self.peer)
+
+    async def destroy(self, cluster: str, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
+        """Remove a cluster's table."""
+        request = natbox_pb2.NatBoxDestroyRequest(cluster=cluster)
+        return await _finish(stream(self._stub.Destroy(request, timeout=CHANGE), self.peer), on_event, self.peer)
+
+
+class Fleet:
+    """The open channels, by what they are for. Made when first asked for."""
+
+    def __init__(self, tls: TlsFiles) -> None:
+        self._tls = tls
+        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+
+    def agent(self, host: str, address: str) -> AgentClient:
+        """The agent of *host* at its management address; its certificate must bear the host's name."""
+        return AgentClient(host, self._channel(_with_port(address, AGENT_PORT), host))
+
+    def natbox(self, address: str) -> NatBoxClient:
+        """NATBox at its management address."""
+        return NatBoxClient(self._channel(_with_port(address, NATBOX_PORT), NatBoxClient.peer))
+
+    async def close(self) -> None:
+        """Close every channel."""
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        self._channels.clear()
+
+    def _channel(self, address: str, server_name: str) -> grpc.aio.Channel:
+        key = (address, server_name)
+        if key not in self._channels:
+            self._channels[key] = open_channel(address, self._tls, server_name=server_name)
+        return self._channels[key]
+
+
+class AgentShell:
+    """coordinator.steps.Shell over an agent's Exec."""
+
+    def __init__(self, agent: AgentClient, cluster: str, container: str) -> None:
+        self._agent = agent
+        self._cluster = cluster
+        self._container = container
+
+    @property
+    def container(self) -> str:
+        return self._container
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True
+    ) -> Completed:
+        """Run *argv* and wait; its output is kept whole. TIMEOUT after *timeout* seconds: it is killed."""
+        stdout, stderr = bytearray(), bytearray()
+
+        def collect(output: agent_pb2.ExecOutput) -> None:
+            stdout.extend(output.stdout)
+            stderr.extend(output.stderr)
+
+        async def inputs() -> AsyncIterator[bytes]:
+            for start in range(0, len(stdin), 1 << 16):
+                yield stdin[start : start + (1 << 16)]
+
+        status = await self._agent.exec(
+            self._cluster, self._container, argv, inputs=inputs(), on_output=collect, timeout=timeout
+        )
+        if check and status != 0:
+            last = (bytes(stderr) or bytes(stdout)).decode(errors="replace").strip().splitlines()[-8:]
+            raise CaasError(
+                Code.FAILED,
+                f"{self._container}: {argv[0]} ended with {status}: " + " | ".join(last),
+                hint=f"`caas logs {self._cluster}`",
+            )
+        return Completed(status=status, stdout=bytes(stdout), stderr=bytes(stderr))
+
+
+def _with_port(address: str, port: int) -> str:
+    return address if ":" in address else f"{address}:{port}"
+
+
+async def _planned(events: AsyncIterator[types_pb2.ApplyEvent]) -> Sequence[types_pb2.Action]:
+    actions: list[types_pb2.Action] = []
+    async for event in events:
+        if event.WhichOneof("event") == "planned":
+            actions = list(event.planned.actions)
+    return actions
+
+
+async def _finish(
+    events: AsyncIterator[types_pb2.ApplyEvent], on_event: OnEvent, peer: str
+) -> types_pb2.ApplyEvent.Result:
+    result: types_pb2.ApplyEvent.Result | None = None
+    async for event in events:
+        on_event(event)
+        if event.WhichOneof("event") == "result":
+            result = event.result
+    if result is None:
+        raise CaasError(Code.FAILED, f"{peer}: it ended without a result", hint="see its log")
+    return result

@@ -1,0 +1,76 @@
+"""Runs steps as soon as what they need is done. What is done already is skipped; what was run is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from coordinator.progress import Progress
+from coordinator.steps import Step, make_waves
+from proto.errors import CaasError, Code
+
+
+async def pending_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps that are not done, or that need one that is not: what `run_steps` would look at and maybe run."""
+    looks = await asyncio.gather(*(_is_done(step) for step in steps))
+    done = dict(zip((step.id for step in steps), looks, strict=True))
+    return tuple(step for step in steps if not done[step.id])
+
+
+async def _is_done(step: Step) -> bool:
+    """False also where it cannot be seen: its container is not there, or does not run."""
+    try:
+        return await step.done()
+    except CaasError as exc:
+        if exc.code in (Code.NOT_FOUND, Code.FAILED):
+            return False
+        raise
+
+
+async def run_steps(steps: Sequence[Step], progress: Progress) -> tuple[str, ...]:
+    """Bring every step to done; returns the ids of those that had to run.
+
+    The first failure is raised after the steps under way have ended; nothing new is begun after it. A step
+    whose run() ended well and whose done() still says no is UNVERIFIED.
+    """
+    make_waves(steps)  # refuses cycles and unknown needs before anything runs
+    finished: dict[str, asyncio.Event] = {step.id: asyncio.Event() for step in steps}
+    failed = asyncio.Event()
+    ran: list[str] = []
+
+    async def bring(step: Step) -> None:
+        for need in step.needs:
+            await finished[need].wait()
+        if failed.is_set():
+            return
+        try:
+            if await _is_done(step):
+                progress.skipped(step.id, step.title)
+            else:
+                async with progress.step(step.id, step.title):
+                    await step.run()
+                    if not await step.done():
+                        raise CaasError(
+                            Code.UNVERIFIED,
+                            f"{step.id}: it ran, and is still not done",
+                            hint=f"`caas logs {progress.cluster}` shows what its container says",
+                        )
+                ran.append(step.id)
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            finished[step.id].set()
+
+    tasks = [asyncio.create_task(bring(step), name=step.id) for step in steps]
+    try:
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return tuple(ran)
