@@ -1,0 +1,234 @@
+"""Cluster file + facts + what runs -> the desired state of each host and of NATBox. Pure and deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
+from coordinator.compiling.facts import Facts, Placed, Remembered
+from coordinator.compiling.refuse import check_kept
+from coordinator.config import ClusterFile, ContainerSpec, Network
+from coordinator.config.problem import Report
+from proto.errors import Code
+from proto.marks import Mark
+from proto.model import (
+    Bridge,
+    ClusterHost,
+    Container,
+    Gateway,
+    GatewayTable,
+    HostEntry,
+    HostState,
+    Link,
+    Neighbour,
+    Nic,
+    Vlan,
+)
+from proto.names import make_bridge_name, make_port_name, make_vlan_name
+
+IMAGE_CONTROLLER = "nova-controller"
+IMAGE_COMPUTE = "nova-compute"
+NO_FACTS = "no host was asked: underlay MTU 1500 and ipip are assumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """What a cluster file comes to.
+
+    `hosts` has every host of the file, in its order, also those without work. `natbox` is None where the file has
+    none. `removed` is what `remembered` has and the file has not: whoever applies this asks for --remove first.
+    """
+
+    cluster: str
+    hosts: Mapping[str, ClusterHost]
+    natbox: GatewayTable | None
+    removed: tuple[Placed, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def compile_cluster(
+    file: ClusterFile, facts: Facts | None = None, remembered: Remembered | None = None, *, generation: int = 1
+) -> Compiled:
+    """The desired state that *file* comes to.
+
+    Without *facts* the trunks' MTU is taken to be 1500, with a warning. What *remembered* has keeps its address and
+    MAC. ConfigError: INVALID where the facts contradict the file, REFUSED with the list where it would move,
+    renumber or remake a container that is there.
+    """
+    remembered = remembered or Remembered()
+    report = Report(file.file or file.name)
+    _check_underlay(file, facts, report)
+    work = _Work(
+        file=file,
+        addresses=allocate_addresses(file, remembered, report),
+        macs=allocate_macs(file, remembered),
+        mtus=choose_mtus(file, facts, remembered, report),
+    )
+    containers = work.containers()
+    _check_link_names(file, report)
+    report.check()
+    check_kept(file, containers, remembered, report)
+    report.check(code=Code.REFUSED)
+    return Compiled(
+        cluster=file.name,
+        hosts=work.hosts(containers, generation),
+        natbox=work.gateways(containers, generation),
+        removed=tuple(placed for name, placed in remembered.containers.items() if name not in file.containers),
+        warnings=_warnings(file, facts),
+    )
+
+
+def image_of(spec: ContainerSpec) -> str:
+    """The image a container starts from: the controller's where it holds any role but compute."""
+    return IMAGE_CONTROLLER if spec.is_controller else IMAGE_COMPUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What was chosen for one file, and what is made of it."""
+
+    file: ClusterFile
+    addresses: Mapping[str, IPv4Address]
+    macs: Mapping[str, str]
+    mtus: Mapping[str, int]
+
+    def containers(self) -> dict[str, Container]:
+        controllers = [
+            HostEntry(address=self.addresses[name], names=(name,))
+            for name, spec in self.file.containers.items()
+            if spec.is_controller
+        ]
+        controllers.sort(key=lambda entry: entry.address)
+        return {name: self._container(spec, controllers) for name, spec in self.file.containers.items()}
+
+    def _container(self, spec: ContainerSpec, controllers: list[HostEntry]) -> Container:
+        # Computes know themselves and the controllers only: one more of them changes none of the others.
+        own = HostEntry(address=self.addresses[spec.name], names=(spec.name,))
+        return Container(
+            cluster=self.file.name,
+            hostname=spec.name,
+            image=image_of(spec),
+            nic=self._nic(spec, self.file.networks[spec.network]),
+            hosts=(own, *(entry for entry in controllers if entry != own)),
+            roles=spec.roles,
+        )
+
+    def _nic(self, spec: ContainerSpec, network: Network) -> Nic:
+        return Nic(
+            bridge=make_bridge_name(network.vid),
+            port=make_port_name(self.file.name, spec.name),
+            mac=self.macs[spec.name],
+            mtu=self.mtus[network.name],
+            address=IPv4Interface((self.addresses[spec.name], network.subnet.prefixlen)),
+            gateway=network.gateway,
+        )
+
+    def hosts(self, containers: Mapping[str, Container], generation: int) -> dict[str, ClusterHost]:
+        links: dict[str, dict[str, Link]] = {name: {} for name in self.file.hosts}
+        placed: dict[str, list[Container]] = {name: [] for name in self.file.hosts}
+        for name, spec in self.file.containers.items():
+            placed[spec.host].append(containers[name])
+            if containers[name].nic.bridge not in links[spec.host]:
+                for link in self._links(self.file.networks[spec.network], spec.host):
+                    links[spec.host][link.name] = link
+        return {
+            name: ClusterHost(
+                cluster=self.file.name,
+                host=name,
+                generation=generation,
+                state=HostState(links=tuple(links[name].values()), containers=tuple(placed[name])),
+            )
+            for name in self.file.hosts
+        }
+
+    def _links(self, network: Network, host: str) -> tuple[Link, ...]:
+        mark = Mark(self.file.name, network.name)
+        trunk = self.file.hosts[host].trunk
+        bridge = make_bridge_name(network.vid)
+        mtu = self.mtus[network.name]
+        return (
+            Bridge(name=bridge, mtu=mtu, mark=mark),
+            Vlan(
+                name=make_vlan_name(trunk, network.vid),
+                parent=trunk,
+                vid=network.vid,
+                mtu=mtu,
+                master=bridge,
+                mark=mark,
+            ),
+        )
+
+    def gateways(self, containers: Mapping[str, Container], generation: int) -> GatewayTable | None:
+        if self.file.natbox is None:
+            return None
+        neighbours: dict[str, list[Neighbour]] = {name: [] for name in self.file.networks}
+        for name, spec in self.file.containers.items():
+            nic = containers[name].nic
+            neighbours[spec.network].append(Neighbour(address=nic.address.ip, mac=nic.mac))
+        return GatewayTable(
+            cluster=self.file.name,
+            generation=generation,
+            gateways=tuple(
+                Gateway(
+                    cluster=self.file.name,
+                    network=network.name,
+                    vid=network.vid,
+                    gateway=IPv4Interface((network.gateway, network.subnet.prefixlen)),
+                    neighbours=tuple(sorted(neighbours[network.name], key=lambda neighbour: neighbour.address)),
+                )
+                for network in self.file.networks.values()
+                if network.gateway is not None
+            ),
+        )
+
+
+def _check_underlay(file: ClusterFile, facts: Facts | None, report: Report) -> None:
+    """A route of a host that holds an address of the underlay is the underlay's subnet: no network may touch it."""
+    if facts is None:
+        return
+    addresses = [host.address for host in file.hosts.values()] + ([file.natbox.address] if file.natbox else [])
+    seen: dict[IPv4Network, str] = {}
+    for name, host in facts.hosts.items():
+        for route in host.routes:
+            seen.setdefault(route, name)
+    underlay = {
+        route: name
+        for route, name in seen.items()
+        if route.prefixlen > 0 and any(address in route for address in addresses)
+    }
+    for name, network in file.networks.items():
+        for route, host_name in underlay.items():
+            if network.subnet.overlaps(route):
+                message = f"{network.subnet} overlaps the underlay: {host_name} has a route to {route}"
+                path = ("networks", name, "subnet")
+                report.add(file.place(*path), ".".join(path), message, hint="choose a subnet that no host uses")
+
+
+def _check_link_names(file: ClusterFile, report: Report) -> None:
+    """A container's port is called CLUSTER.CONTAINER, a vlan TRUNK.VID: a cluster "eth1" could take the latter's."""
+    vlans = {
+        make_vlan_name(file.hosts[spec.host].trunk, file.networks[spec.network].vid)
+        for spec in file.containers.values()
+    }
+    for name in file.containers:
+        port = make_port_name(file.name, name)
+        if port in vlans:
+            message = f"its port would be called {port}, as the vlan of a trunk"
+            report.add(file.place("containers", name), f"containers.{name}", message, hint="rename the container")
+
+
+def _warnings(file: ClusterFile, facts: Facts | None) -> tuple[str, ...]:
+    found = []
+    if facts is None:
+        found.append(NO_FACTS)
+    elif silent := [name for name in file.hosts if name not in facts.hosts]:
+        found.append(f"nothing is known of {', '.join(silent)}: MTU 1500 is assumed there")
+    used = {spec.network for spec in file.containers.values()}
+    if len(used) > 1:
+        found.append(
+            f"nova's containers are in several VLANs ({', '.join(sorted(used))}): nothing passes from one to another, "
+            "so those apart from their controller will not come up"
+        )
+    return tuple(found)

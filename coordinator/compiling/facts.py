@@ -1,0 +1,60 @@
+"""What compile is told besides the file: what the hosts said of themselves, and what runs already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+
+from proto.errors import CaasError, Code
+from proto.model import Container, Datapath
+
+#: RFC 894: what an Ethernet carries where nobody said otherwise.
+MTU_ASSUMED = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """One host as its agent described it: MTU of each link that is not ours, routes that are not ours, datapath."""
+
+    links: Mapping[str, int]
+    routes: tuple[IPv4Network, ...] = ()
+    datapath: Datapath = field(default_factory=Datapath)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a file's hosts, by name, and of NATBox (None where it was not asked)."""
+
+    hosts: Mapping[str, HostFacts]
+    natbox: HostFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A container that is there, and its host."""
+
+    host: str
+    container: Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """One cluster's containers that are there, by host name: from the journal, or as the agents see them."""
+
+    containers: Mapping[str, Placed] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, hosts: Mapping[str, Iterable[Container]]) -> Remembered:
+        """What is on each host. CONFLICT where one name is on two of them."""
+        placed: dict[str, Placed] = {}
+        for host, containers in hosts.items():
+            for container in containers:
+                first = placed.setdefault(container.hostname, Placed(host=host, container=container))
+                if first.host != host:
+                    raise CaasError(
+                        Code.CONFLICT,
+                        f"container {container.hostname} of {container.cluster} is on {first.host} and on {host}",
+                        hint="remove one of the two: caas down, or lxc-destroy on the host",
+                    )
+        return cls(containers=placed)
