@@ -1,7 +1,7 @@
 """The vocabulary: frozen types without I/O. Construction validates; an object that exists is valid."""
 
 from proto.model.container import Container, HostEntry, Nic
-from proto.model.gateway import Gateway, GatewayCounters, GatewayTable, Neighbour
+from proto.model.gateway import Gateway, GatewayCounters, GatewayPath, GatewayTable, Neighbour
 from proto.model.host import ClusterHost, Datapath, HostState
 from proto.model.network import (
     KIND_BRIDGE,
@@ -29,6 +29,7 @@ __all__ = [
     "Datapath",
     "Gateway",
     "GatewayCounters",
+    "GatewayPath",
     "GatewayTable",
     "HostEntry",
     "HostState",

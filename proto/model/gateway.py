@@ -60,6 +60,19 @@ class GatewayTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayPath:
+    """What NATBox's packets need whatever the number of clusters: the programs on *trunk*, rules, one route."""
+
+    kind: ClassVar[str] = "datapath"
+    trunk: str
+    uplink: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.trunk} to {self.uplink}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayCounters:
     """What passed NATBox for one VID since its entry was made. Drops are by reason ("spoofed source": 3)."""
 

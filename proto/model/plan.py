@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass
 
 from proto.model.container import Container
-from proto.model.gateway import Gateway
+from proto.model.gateway import Gateway, GatewayPath
 from proto.model.network import Address, Bridge, Masquerade, Route, Rule, Vlan
 
-Thing = Bridge | Vlan | Address | Route | Rule | Masquerade | Container | Gateway
+Thing = Bridge | Vlan | Address | Route | Rule | Masquerade | Container | Gateway | GatewayPath
 
 
 class Verb(enum.Enum):
