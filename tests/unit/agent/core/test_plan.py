@@ -1,0 +1,165 @@
+"""The plan: what it holds, in what order, and that applying it gives what was desired."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.apply import perform
+from agent.core.doors import ForeignLink
+from agent.core.plan import make_plan, scope
+from proto.errors import CaasError, Code
+from proto.model import HostState, Plan, Verb
+from tests.support.fakes import FakeContainers, FakeKernel
+from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_vlan
+
+FOREIGN = {TRUNK.name: TRUNK}
+
+
+def lines(plan: Plan) -> list[str]:
+    return [f"{action.verb.value} {action.kind} {action.name}" for action in plan]
+
+
+def test_a_host_that_is_as_desired_needs_nothing() -> None:
+    state = make_state(make_container())
+    assert make_plan(state, state, FOREIGN) == ()
+
+
+def test_an_empty_host_gets_links_from_the_bottom_up_then_containers() -> None:
+    plan = make_plan(make_state(make_container()), HostState(), FOREIGN)
+    assert lines(plan) == [
+        "create bridge lxcbr100",
+        "create vlan eth1.100",
+        "create container demo.ubuntu011",
+        "start container demo.ubuntu011",
+    ]
+    assert all(action.why for action in plan)
+
+
+def test_what_is_not_desired_goes_from_the_top_down() -> None:
+    plan = make_plan(HostState(), make_state(make_container()), FOREIGN)
+    assert lines(plan) == [
+        "stop container demo.ubuntu011",
+        "delete container demo.ubuntu011",
+        "delete vlan eth1.100",
+        "delete bridge lxcbr100",
+    ]
+
+
+def test_an_mtu_is_changed_in_place() -> None:
+    plan = make_plan(make_state(mtu=1480), make_state(mtu=1500), FOREIGN)
+    assert lines(plan) == ["change bridge lxcbr100", "change vlan eth1.100"]
+    assert "mtu 1500 -> 1480" in plan[0].why
+
+
+def test_another_vid_under_the_same_name_is_replaced() -> None:
+    seen = HostState(links=(make_bridge(), replace(make_vlan(), vid=200)))
+    plan = make_plan(make_state(), seen, FOREIGN)
+    assert lines(plan) == ["delete vlan eth1.100", "create vlan eth1.100"]
+    assert "200" in plan[0].why
+
+
+@pytest.mark.parametrize("name", ["lxcbr100", "eth1.100", "demo.ubuntu011"])
+def test_a_foreign_link_of_our_name_is_an_error_and_named(name: str) -> None:
+    foreign = {**FOREIGN, name: ForeignLink(name=name, kind="dummy", mtu=1500, up=False)}
+    port = make_container().nic.port
+    if name == "demo.ubuntu011":
+        assert port == name
+    with pytest.raises(CaasError, match=name) as caught:
+        make_plan(make_state(make_container()), HostState(), foreign)
+    assert caught.value.code is Code.NOT_OWNED
+    assert f"ip link del {name}" in caught.value.hint
+
+
+def test_a_missing_parent_is_an_error_before_anything() -> None:
+    with pytest.raises(CaasError, match="parent eth1") as caught:
+        make_plan(make_state(), HostState(), {})
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_container_is_never_renumbered() -> None:
+    before = make_container()
+    after = replace(before, nic=replace(before.nic, address=IPv4Interface("192.168.10.60/24")))
+    with pytest.raises(CaasError, match=r"192\.168\.10\.60") as caught:
+        make_plan(make_state(after), make_state(before), FOREIGN)
+    assert caught.value.code is Code.REFUSED
+
+
+def test_a_new_mtu_restarts_a_container_and_says_so() -> None:
+    before = make_container()
+    after = replace(before, nic=replace(before.nic, mtu=1400))
+    plan = make_plan(make_state(after), make_state(before), FOREIGN)
+    assert lines(plan) == ["restart container demo.ubuntu011"]
+    assert "mtu 1500 -> 1400" in plan[0].why
+
+
+def test_the_image_of_a_container_was_decided_when_it_was_made() -> None:
+    before = make_container()
+    assert make_plan(make_state(replace(before, image="newer")), make_state(before), FOREIGN) == ()
+
+
+def test_a_stopped_container_is_started_and_a_changed_one_changed_first() -> None:
+    before = make_container(running=False)
+    after = replace(before, running=True, roles=("compute", "glance"))
+    plan = make_plan(make_state(after), make_state(before), FOREIGN)
+    assert [action.verb for action in plan] == [Verb.CHANGE, Verb.START]
+
+
+def test_a_port_without_its_mark_is_marked_again() -> None:
+    container = make_container()
+    port = ForeignLink(name=container.nic.port, kind="veth", mtu=1500, up=True)
+    plan = make_plan(make_state(container), make_state(container), {**FOREIGN, port.name: port})
+    assert lines(plan) == ["change container demo.ubuntu011"]
+
+
+def test_scope_leaves_other_clusters_out() -> None:
+    both = make_state(make_container()).union(
+        make_state(make_container("other", number=51, cluster="blue", vid=200), vid=200, cluster="blue")
+    )
+    assert scope(both, "demo") == make_state(make_container())
+
+
+def test_two_clusters_that_want_one_bridge_conflict() -> None:
+    with pytest.raises(CaasError, match="lxcbr100") as caught:
+        make_state().union(make_state(cluster="blue"))
+    assert caught.value.code is Code.CONFLICT
+
+
+states = st.builds(
+    lambda vids, mtu, numbers: HostState(
+        links=tuple(link for vid in vids for link in (make_bridge(vid, mtu=mtu), make_vlan(vid, mtu=mtu))),
+        containers=tuple(
+            make_container(f"c{number}", number=number, vid=sorted(vids)[0], running=running)
+            for number, running in (numbers.items() if vids else ())
+        ),
+    ),
+    st.sets(st.integers(100, 104), max_size=3),
+    st.sampled_from([1400, 1500]),
+    st.dictionaries(st.integers(2, 6), st.booleans(), max_size=4),
+)
+
+
+@given(desired=states, observed=states)
+def test_applying_the_plan_to_what_was_observed_gives_what_is_desired(desired: HostState, observed: HostState) -> None:
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    for link in observed.links:
+        kernel.create(link)
+    for container in observed.containers:
+        containers.containers[container.name] = container
+    plan = make_plan(desired, observed, FOREIGN)
+    assert bool(plan) == (key(desired) != key(observed))
+    for action in plan:
+        perform(kernel, containers, action)
+    seen = HostState(
+        links=kernel.observe().state.links, containers=tuple(found.container for found in containers.observe())
+    )
+    assert key(seen) == key(desired)
+    assert make_plan(desired, seen, FOREIGN) == ()
+
+
+def key(state: HostState) -> tuple[object, ...]:
+    return (frozenset(state.links), frozenset(state.containers))

@@ -1,0 +1,115 @@
+"""The host: what is saved, which generation counts, what happens after a failure and after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.host import Host, Result
+from agent.saved import SavedStates
+from proto.errors import CaasError, Code
+from proto.model import ClusterHost
+from tests.support.fakes import FakeContainers, FakeKernel
+from tests.support.things import TRUNK, make_container, make_desired
+
+ignore: dict[str, Callable[[object], None]] = {"on_plan": lambda _: None, "on_done": lambda _: None}
+
+
+def make_host(folder: Path, kernel: FakeKernel | None = None, containers: FakeContainers | None = None) -> Host:
+    kernel = kernel or FakeKernel(foreign=[TRUNK])
+    return Host("host1", kernel, containers or FakeContainers(), SavedStates(folder))
+
+
+def apply(host: Host, desired: ClusterHost) -> Result:
+    return host.apply(desired, on_plan=lambda _: None, on_done=lambda _: None)
+
+
+def test_what_was_applied_is_saved_and_applied_again_without_a_write(tmp_path: Path) -> None:
+    host = make_host(tmp_path)
+    desired = make_desired(make_container())
+    assert apply(host, desired).kernel_writes == 3
+    assert SavedStates(tmp_path).load() == {"demo": desired}
+    again = apply(host, desired)
+    assert (again.kernel_writes, again.container_writes) == (0, 0)
+
+
+def test_a_restart_after_power_was_lost_makes_the_host_as_saved(tmp_path: Path) -> None:
+    apply(make_host(tmp_path), make_desired(make_container()))
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    make_host(tmp_path, kernel, containers).restore()
+    assert set(kernel.things) == {("bridge", "lxcbr100"), ("vlan", "eth1.100")}
+    assert containers.containers["demo.ubuntu011"].running
+
+
+def test_an_older_generation_is_stale_and_so_is_the_same_with_other_contents(tmp_path: Path) -> None:
+    host = make_host(tmp_path)
+    apply(host, make_desired(make_container(), generation=2))
+    for wrong in (make_desired(make_container(), generation=1), make_desired(generation=2)):
+        with pytest.raises(CaasError) as caught:
+            apply(host, wrong)
+        assert caught.value.code is Code.STALE
+    assert host.generations() == {"demo": 2}
+
+
+def test_after_a_failure_the_former_state_is_saved_again(tmp_path: Path) -> None:
+    containers = FakeContainers()
+    host = make_host(tmp_path, containers=containers)
+    first = make_desired(make_container())
+    apply(host, first)
+    containers.fail("start", "demo.ubuntu012")
+    second = make_desired(make_container(), make_container("ubuntu012", number=51), generation=2)
+    with pytest.raises(CaasError, match="simulated"):
+        apply(host, second)
+    assert SavedStates(tmp_path).load() == {"demo": first}
+    assert set(containers.containers) == {"demo.ubuntu011"}
+
+
+def test_the_state_of_another_host_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaasError, match="host2"):
+        apply(make_host(tmp_path), replace(make_desired(), host="host2"))
+
+
+def test_two_clusters_that_want_one_vid_conflict_before_anything(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, make_desired())
+    writes = kernel.writes
+    with pytest.raises(CaasError) as caught:
+        apply(host, make_desired(cluster="blue"))
+    assert caught.value.code is Code.CONFLICT
+    assert kernel.writes == writes
+
+
+def test_destroy_removes_forgets_and_succeeds_twice(tmp_path: Path) -> None:
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    host = make_host(tmp_path, kernel, containers)
+    apply(host, make_desired(make_container()))
+    host.destroy("demo", dry_run=True, **ignore)
+    assert containers.containers
+    host.destroy("demo", dry_run=False, **ignore)
+    assert not kernel.things
+    assert not containers.containers
+    assert SavedStates(tmp_path).load() == {}
+    assert host.destroy("demo", dry_run=False, **ignore).kernel_writes == 0
+
+
+def test_a_destroy_that_was_cut_off_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    host = make_host(tmp_path, kernel, containers)
+    apply(host, make_desired(make_container()))
+    kernel.fail("delete", "lxcbr100")
+    with pytest.raises(CaasError, match="simulated"):
+        host.destroy("demo", dry_run=False, **ignore)
+    make_host(tmp_path, kernel, containers).restore()
+    assert not kernel.things
+    assert SavedStates(tmp_path).load() == {}
+
+
+def test_a_saved_state_that_cannot_be_read_is_an_error_never_skipped(tmp_path: Path) -> None:
+    apply(make_host(tmp_path), make_desired())
+    (tmp_path / "demo.json").write_text('{"cluster": ')
+    with pytest.raises(CaasError, match=r"demo\.json"):
+        make_host(tmp_path)

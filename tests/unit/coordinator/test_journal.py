@@ -1,0 +1,46 @@
+"""The journal: what was written is there after a crash; nobody else may read it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from coordinator.journal import Journal, Record
+
+RECORD = Record(
+    name="demo", state="up", generation=3, file_name="f.yaml", file=b"name: demo", remembered="{}", secrets="s3cret"
+)
+
+
+def test_a_record_survives_a_process_that_never_closed_the_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state" / "journal.db")
+    journal.save(RECORD)
+    again = Journal(tmp_path / "state" / "journal.db")
+    assert again.find("demo") == RECORD
+    assert again.clusters() == [RECORD]
+    again.forget("demo")
+    assert journal.find("demo") is None
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.db"
+    Journal(path).save(RECORD)
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+    assert "s3cret" not in repr(RECORD)
+
+
+def test_an_intent_without_an_end_shows_that_we_died(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    journal.end(journal.begin("demo", "r1", "a", "A"), "done")
+    journal.begin("demo", "r1", "b", "B")
+    assert [(entry.step, entry.outcome) for entry in journal.entries("demo")] == [("a", "done"), ("b", None)]
+
+
+def test_old_entries_are_dropped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    for number in range(2300):
+        journal.begin("demo", "r", str(number), "")
+    steps = [entry.step for entry in journal.entries("demo", last=5000)]
+    assert steps[-1] == "2299"
+    assert len(steps) <= 2100
