@@ -1,0 +1,254 @@
+"""`caas plan` and `caas up`: from a cluster file to a cloud, doing only what is pending.
+
+Order: look, compile, preflight, intents into the journal, hosts and NATBox at once, nova's steps. An interrupt or
+a failure leaves what was done; the next `up` goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from google.protobuf import json_format
+
+from coordinator.compiling import Compiled, compile_cluster
+from coordinator.config import ClusterFile, load_bytes
+from coordinator.fleet import AgentShell, Fleet
+from coordinator.journal import Journal, Record
+from coordinator.nova import Secrets, Site, make_secrets, make_site, make_steps
+from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses
+from coordinator.progress import Progress
+from coordinator.runner import pending_steps, run_steps
+from coordinator.steps import Step
+from coordinator.survey import Survey, gather_all, survey
+from proto import coordinator_pb2 as pb
+from proto import types_pb2
+from proto.model import ClusterHost, GatewayTable
+from proto.wire import cluster_host_to_wire, gateway_table_to_wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What was found and what follows from it: nothing has been changed yet."""
+
+    file: ClusterFile
+    content: bytes
+    record: Record
+    survey: Survey
+    compiled: Compiled
+    actions: Actions
+    behind: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Those that something has to be sent to: pending actions, or an older generation."""
+        return tuple(name for name in self.compiled.hosts if self.actions.get(name) or name in self.behind)
+
+
+async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Prepared:
+    """Look at everything and decide; raises every reason not to begin."""
+    file = load_bytes(request.content, file=request.file_name, name=request.name)
+    record = journal.find(file.name)
+    former = load_bytes(record.file, file=record.file_name, name="") if record else None
+    found = await survey(fleet, [file, former] if former else [file])
+    compiled = _compile(file, found, record)
+    record = replace(
+        record or _new_record(file),
+        generation=_generation_of(compiled),
+        file=request.content,
+        file_name=request.file_name,
+        remembered=_desired_json(compiled),
+    )
+    actions = await _plan(found, compiled)
+    shells = {
+        container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
+        for container in file.containers.values()
+    }
+    site = site_of(file, compiled)
+    return Prepared(
+        file=file,
+        content=request.content,
+        record=record,
+        survey=found,
+        compiled=compiled,
+        actions=actions,
+        behind=_behind(found, compiled),
+        steps=make_steps(site, shells, Secrets.from_dict(json.loads(record.secrets))),
+    )
+
+
+async def plan(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> dict[str, Any]:
+    """The document of `caas plan`: pending work only."""
+    prepared = await prepare(fleet, journal, request)
+    await check_lacks(prepared.survey, prepared.compiled)
+    pending = await pending_steps(prepared.steps)
+    left = {step.id for step in pending}
+    return {
+        "hosts": {
+            host: {"actions": [_action(action) for action in actions]}
+            for host, actions in prepared.actions.items()
+            if host != NATBOX and actions
+        },
+        "natbox": [_action(action) for action in prepared.actions.get(NATBOX, ())],
+        "steps": [{"id": step.id, "needs": sorted(step.needs & left)} for step in pending],
+    }
+
+
+async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Progress) -> dict[str, Any]:
+    """Bring the cluster of *request* to what its file says; returns the summary."""
+    began = time.monotonic()
+    phases: dict[str, float] = {}
+    progress.phase = "look"
+    async with progress.step("look", "look at hosts, preflight"):
+        prepared = await prepare(fleet, journal, request.file)
+        check_losses(prepared.actions, remove=request.remove, restart=request.restart)
+        if prepared.host_names:
+            await check_lacks(prepared.survey, prepared.compiled)
+    for warning in prepared.compiled.warnings:
+        progress.note(f"warning: {warning}")
+    phases["look"] = time.monotonic() - began
+    journal.save(replace(prepared.record, state="deploying"))
+    try:
+        writes = await _apply_hosts(prepared, progress)
+        phases["hosts"] = time.monotonic() - began - sum(phases.values())
+        progress.phase = "nova"
+        ran = await run_steps(prepared.steps, progress)
+        phases["nova"] = time.monotonic() - began - sum(phases.values())
+    except BaseException:
+        journal.save(replace(prepared.record, state="failed"))
+        raise
+    journal.save(replace(prepared.record, state="up"))
+    return {
+        "cluster": prepared.file.name,
+        "generation": prepared.record.generation,
+        "seconds": round(time.monotonic() - began, 2),
+        "phases": {name: round(seconds, 2) for name, seconds in phases.items()},
+        "steps": list(ran),
+        "writes": writes,
+    }
+
+
+async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]:
+    """Every host and NATBox that is behind, at once. Returns the changing calls they made."""
+    progress.phase = "hosts"
+    writes = {"kernel": 0, "containers": 0}
+
+    async def apply_host(name: str) -> None:
+        client = prepared.survey.hosts[name].agent
+        async with progress.step(f"apply:{name}", _title(name, prepared.actions.get(name, ()))):
+            result = await client.apply(prepared.compiled.hosts[name], _ignore)
+        writes["kernel"] += result.kernel_writes
+        writes["containers"] += result.container_writes
+
+    async def apply_natbox(table: GatewayTable) -> None:
+        assert prepared.survey.natbox is not None
+        async with progress.step(f"apply:{NATBOX}", _title(NATBOX, prepared.actions.get(NATBOX, ()))):
+            result = await prepared.survey.natbox.apply(table, _ignore)
+        writes["kernel"] += result.kernel_writes
+
+    work = [apply_host(name) for name in prepared.host_names]
+    table = prepared.compiled.natbox
+    if table is not None and (prepared.actions.get(NATBOX) or NATBOX in prepared.behind):
+        work.append(apply_natbox(table))
+    await gather_all(work)
+    return writes
+
+
+def site_of(file: ClusterFile, compiled: Compiled) -> Site:
+    """The cluster as nova's steps see it."""
+    containers = [container for host in compiled.hosts.values() for container in host.state.containers]
+    by_name = {container.hostname: container for container in containers}
+    return make_site(
+        cluster=file.name,
+        containers=[
+            {"hostname": name, "address": by_name[name].nic.address.ip, "roles": by_name[name].roles}
+            for name in file.containers
+        ],
+        virt_driver=file.nova.virt_driver,
+    )
+
+
+def _title(name: str, actions: Sequence[types_pb2.Action]) -> str:
+    counts: dict[str, int] = {}
+    for action in actions:
+        counts[f"{action.verb} {action.kind}"] = counts.get(f"{action.verb} {action.kind}", 0) + 1
+    what = ", ".join(what if count == 1 else f"{what} x{count}" for what, count in counts.items())
+    return f"{name}: {what or 'nothing to change'}"
+
+
+def _compile(file: ClusterFile, found: Survey, record: Record | None) -> Compiled:
+    """At the generation in force where that has the same contents, else at the next one."""
+    known = max(found.generation(), record.generation if record else 0)
+    facts, remembered = found.facts(), found.remembered()
+    compiled = compile_cluster(file, facts, remembered, generation=max(known, 1))
+    compiled = _with_left_hosts(compiled, found)
+    if known and record and record.generation == known and record.remembered == _desired_json(compiled):
+        return compiled
+    return _with_left_hosts(compile_cluster(file, facts, remembered, generation=known + 1), found)
+
+
+def _with_left_hosts(compiled: Compiled, found: Survey) -> Compiled:
+    """Hosts that the file has no more: nothing of the cluster is wanted there."""
+    generation = _generation_of(compiled)
+    left = {
+        name: ClusterHost(cluster=compiled.cluster, host=name, generation=generation)
+        for name, host in found.hosts.items()
+        if name not in compiled.hosts and compiled.cluster in host.probe.generations
+    }
+    natbox = compiled.natbox
+    if natbox is None and found.natbox is not None:
+        natbox = GatewayTable(cluster=compiled.cluster, generation=generation)
+    return replace(compiled, hosts={**compiled.hosts, **left}, natbox=natbox)
+
+
+def _generation_of(compiled: Compiled) -> int:
+    return next(iter(compiled.hosts.values())).generation
+
+
+def _desired_json(compiled: Compiled) -> str:
+    """The desired states as text, for comparison and for the journal."""
+    hosts = {name: json_format.MessageToDict(cluster_host_to_wire(host)) for name, host in compiled.hosts.items()}
+    natbox = json_format.MessageToDict(gateway_table_to_wire(compiled.natbox)) if compiled.natbox else None
+    return json.dumps({"hosts": hosts, "natbox": natbox}, sort_keys=True)
+
+
+def _new_record(file: ClusterFile) -> Record:
+    return Record(
+        name=file.name,
+        state="deploying",
+        generation=0,
+        file_name="",
+        file=b"",
+        remembered="",
+        secrets=json.dumps(make_secrets().to_dict()),
+    )
+
+
+async def _plan(found: Survey, compiled: Compiled) -> dict[str, Sequence[types_pb2.Action]]:
+    names = list(compiled.hosts)
+    plans = [found.hosts[name].agent.plan(compiled.hosts[name]) for name in names]
+    if found.natbox is not None and compiled.natbox is not None:
+        names.append(NATBOX)
+        plans.append(found.natbox.plan(compiled.natbox))
+    return dict(zip(names, await gather_all(plans), strict=True))  # type: ignore[arg-type]
+
+
+def _behind(found: Survey, compiled: Compiled) -> tuple[str, ...]:
+    """Who does not have this generation yet."""
+    wanted = _generation_of(compiled)
+    names = [name for name in compiled.hosts if found.hosts[name].probe.generations.get(found.cluster) != wanted]
+    if found.natbox_probe is not None and found.natbox_probe.generations.get(found.cluster) != wanted:
+        names.append(NATBOX)
+    return tuple(names)
+
+
+def _action(action: types_pb2.Action) -> dict[str, str]:
+    return {"verb": action.verb, "kind": action.kind, "name": action.name, "why": action.why}
+
+
+def _ignore(_: types_pb2.ApplyEvent) -> None:
+    return None

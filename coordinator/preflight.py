@@ -1,0 +1,56 @@
+"""Everything that must be right before the first change: what machines lack, what would be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from coordinator.compiling import Compiled
+from coordinator.survey import Survey, gather_all
+from proto import types_pb2
+from proto.errors import CaasError, Code
+from proto.model import Verb
+
+Actions = Mapping[str, Sequence[types_pb2.Action]]
+NATBOX = "natbox"
+
+
+async def check_lacks(survey: Survey, compiled: Compiled) -> None:
+    """Ask every host whether it can do what is wanted of it. UNSUPPORTED names each lack and its mend."""
+    names = list(compiled.hosts)
+    probes = [survey.hosts[name].agent.probe(compiled.hosts[name]) for name in names]
+    replies = await gather_all(probes, *([survey.natbox.probe(compiled.natbox)] if survey.natbox else []))
+    lacks: list[tuple[str, types_pb2.Lack]] = []
+    for name, reply in zip([*names, NATBOX], replies, strict=False):
+        lacks += [(name, lack) for lack in reply.lacks]  # type: ignore[attr-defined]
+    if lacks:
+        raise CaasError(
+            Code.UNSUPPORTED,
+            "\n".join(f"{host}: {lack.what}" for host, lack in lacks),
+            hint="\n".join(dict.fromkeys(f"on {host}: {lack.mend}" for host, lack in lacks if lack.mend)),
+        )
+
+
+def check_losses(actions: Actions, *, remove: bool, restart: bool) -> None:
+    """REFUSED, with the list, where something would be removed without *remove* or restarted without *restart*."""
+    removed = _lines(actions, Verb.DELETE)
+    restarted = _lines(actions, Verb.RESTART)
+    refused = [] if remove else removed
+    flags = ["--remove"] if refused else []
+    if restarted and not restart:
+        refused += restarted
+        flags.append("--restart")
+    if refused:
+        raise CaasError(
+            Code.REFUSED,
+            "this would remove or restart what is there:\n" + "\n".join(f"  {line}" for line in refused),
+            hint=f"put it back into the file, or say {' '.join(flags)}",
+        )
+
+
+def _lines(actions: Actions, verb: Verb) -> list[str]:
+    return [
+        f"{host}: {action.verb} {action.kind} {action.name} ({action.why})"
+        for host, listed in actions.items()
+        for action in listed
+        if action.verb == verb.value
+    ]

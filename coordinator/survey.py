@@ -1,0 +1,118 @@
+"""Asks every host of a cluster file, at once, what it is and what it has. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from coordinator.compiling import Facts, HostFacts, Remembered
+from coordinator.config import ClusterFile
+from coordinator.fleet import AgentClient, Fleet, NatBoxClient
+from proto import agent_pb2, natbox_pb2
+from proto.errors import CaasError
+from proto.model import Datapath
+from proto.wire import container_from_wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSurvey:
+    """One host's answers."""
+
+    agent: AgentClient
+    probe: agent_pb2.ProbeReply
+    seen: agent_pb2.ObserveReply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Everything that was answered. `hosts` are those of the file and those the cluster was on before."""
+
+    cluster: str
+    hosts: Mapping[str, HostSurvey]
+    natbox: NatBoxClient | None
+    natbox_probe: natbox_pb2.NatBoxProbeReply | None
+
+    def facts(self) -> Facts:
+        """As compile takes them."""
+        hosts = {name: _facts(found.probe) for name, found in self.hosts.items()}
+        return Facts(hosts=hosts, natbox=_natbox_facts(self.natbox_probe) if self.natbox_probe else None)
+
+    def remembered(self) -> Remembered:
+        """The cluster's containers, as the agents see them: they know better than any journal."""
+        return Remembered.of(
+            {
+                name: [container_from_wire(seen.container) for seen in found.seen.containers]
+                for name, found in self.hosts.items()
+            }
+        )
+
+    def generation(self) -> int:
+        """The highest generation of the cluster that any process has; 0 where none has any."""
+        found = [host.probe.generations.get(self.cluster, 0) for host in self.hosts.values()]
+        if self.natbox_probe is not None:
+            found.append(self.natbox_probe.generations.get(self.cluster, 0))
+        return max(found, default=0)
+
+
+async def survey(fleet: Fleet, files: Sequence[ClusterFile]) -> Survey:
+    """Ask the hosts and NATBoxes of *files* (the wanted one first, then the former one, if any).
+
+    Every failure is in the one error that is raised.
+    """
+    wanted = files[0]
+    hosts = {host.name: host for file in reversed(files) for host in file.hosts.values()}
+    natbox = next((file.natbox for file in files if file.natbox), None)
+    agents = {name: fleet.agent(name, str(host.address)) for name, host in hosts.items()}
+    natbox_client = fleet.natbox(str(natbox.address)) if natbox else None
+    answers = await gather_all([_ask(agent, wanted.name) for agent in agents.values()], _ask_natbox(natbox_client))
+    *found, natbox_probe = answers
+    return Survey(
+        cluster=wanted.name,
+        hosts=dict(zip(agents, found, strict=True)),  # type: ignore[arg-type]
+        natbox=natbox_client,
+        natbox_probe=natbox_probe,  # type: ignore[arg-type]
+    )
+
+
+async def gather_all(first: Iterable[object], *more: object) -> list[object]:
+    """Await all; where any failed, raise one error with every failure in it."""
+    results = await asyncio.gather(*first, *more, return_exceptions=True)  # type: ignore[call-overload]
+    combine([result for result in results if isinstance(result, BaseException)])
+    return list(results)
+
+
+def combine(failures: Sequence[BaseException]) -> None:
+    """Raise *failures* as one: anything unexpected as it is, else one CaasError with a line and hint for each."""
+    for failure in failures:
+        if not isinstance(failure, CaasError):
+            raise failure
+    errors = [failure for failure in failures if isinstance(failure, CaasError)]
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+    raise CaasError(errors[0].code, "\n".join(error.message for error in errors), hint="\n".join(hints))
+
+
+async def _ask(agent: AgentClient, cluster: str) -> HostSurvey:
+    probe, seen = await asyncio.gather(agent.probe(), agent.observe(cluster))
+    return HostSurvey(agent=agent, probe=probe, seen=seen)
+
+
+async def _ask_natbox(client: NatBoxClient | None) -> natbox_pb2.NatBoxProbeReply | None:
+    return await client.probe() if client else None
+
+
+def _facts(probe: agent_pb2.ProbeReply) -> HostFacts:
+    return HostFacts(
+        links={link.name: link.mtu for link in probe.links},
+        routes=tuple(IPv4Network(route) for route in probe.routes),
+        datapath=Datapath(vlan=probe.datapath_vlan, ipip=probe.datapath_ipip),
+    )
+
+
+def _natbox_facts(probe: natbox_pb2.NatBoxProbeReply) -> HostFacts:
+    return HostFacts(links={probe.trunk: probe.trunk_mtu} if probe.trunk_mtu else {})
