@@ -41,6 +41,11 @@ def make_services(topology: Topology, places: Places, *, uid: int) -> tuple[Serv
     return (*services, _coordinator(topology, places, uid))
 
 
+def daemon_name(machine: str, role: str) -> str:
+    """What the daemon of a machine is called in the lab, whether the machine has one or not."""
+    return "caas-natbox" if role == Role.NATBOX.value else f"caas-agent.{machine}"
+
+
 def make_uid(lab: str) -> int:
     """A uid for the coordinator of *lab*: always the same for a name, and nobody's account."""
     span = UID_MAX - UID_MIN + 1
@@ -55,14 +60,14 @@ def make_uid(lab: str) -> int:
 
 
 def prove_uid(uid: int, module: str = MODULES["coordinator"]) -> str:
-    """ "" where *uid* can import *module* and all that it needs, else the reason why not.
+    """Why *uid* cannot import *module* and all that it needs; "" where it can.
 
-    A checkout below /root, or packages that only root may read, are the usual reasons. That the code is broken for
-    everybody is no such reason, and is found when it is started.
+    A checkout below /root, or packages that only root may read, are the usual reasons. That root cannot import it
+    either is no such reason: the daemon's own log will say more.
     """
     command = [sys.executable, "-c", f"import {module}"]
     status, said = run([*as_user(uid), *command], timeout=PROOF_TIMEOUT)
-    if status == 0:
+    if status == 0 or run(command, timeout=PROOF_TIMEOUT)[0] != 0:
         return ""
     return said.strip().splitlines()[-1] if said.strip() else f"exit status {status}"
 
@@ -81,7 +86,7 @@ def _agent(machine: Machine, places: Places) -> Service:
         },
     )
     return Service(
-        daemon=Daemon(name=f"caas-agent.{machine.name}", machine=machine.name, argv=argv),
+        daemon=Daemon(name=daemon_name(machine.name, machine.role.value), machine=machine.name, argv=argv),
         bearer=Bearer(uri=f"caas:agent:{machine.name}", hostname=machine.name, address=machine.management),
         tls=folder / "tls",
         address=address,
@@ -102,7 +107,7 @@ def _natbox(machine: Machine, places: Places) -> Service:
         },
     )
     return Service(
-        daemon=Daemon(name="caas-natbox", machine=machine.name, argv=argv),
+        daemon=Daemon(name=daemon_name(machine.name, machine.role.value), machine=machine.name, argv=argv),
         bearer=Bearer(uri="caas:natbox", hostname=NATBOX, address=machine.management),
         tls=folder / "tls",
         address=address,

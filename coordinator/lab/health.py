@@ -41,7 +41,8 @@ async def wait_serving(name: str, address: str, server_name: str, tls: TlsFiles)
 async def wait_all(lines: list[str], folder: Path) -> None:
     """Ask all servers of *lines* at once."""
     tls = TlsFiles.load(folder)
-    await asyncio.gather(*(wait_serving(*line.split(), tls) for line in lines))
+    servers = [line.split() for line in lines]
+    await asyncio.gather(*(wait_serving(name, address, host, tls) for name, address, host in servers))
 
 
 if __name__ == "__main__":

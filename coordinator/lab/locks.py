@@ -29,11 +29,7 @@ def locked(path: Path, *, what: str, wait: float = 0.0) -> Iterator[None]:
 
 
 def _take(path: Path) -> int | None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except FileNotFoundError:  # the folder was removed in between
-        return None
+    descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == path.stat().st_ino:
@@ -44,6 +40,14 @@ def _take(path: Path) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def _open(path: Path) -> int:
+    while True:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Another lab's `down` may remove the empty folder between these two lines.
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _holder(path: Path) -> str:

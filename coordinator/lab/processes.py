@@ -151,9 +151,24 @@ def stop(processes: Iterable[Process], *, ask: bool = True) -> tuple[Process, ..
     for number, seconds in ((signal.SIGTERM, TERM_WAIT), (signal.SIGKILL, KILL_WAIT))[0 if ask else 1 :]:
         for process in left:
             _send(process, number)
-        left = _wait(left, seconds)
+        left = wait_gone(left, seconds)
         if not left:
             break
+    return left
+
+
+def wait_gone(processes: tuple[Process, ...], seconds: float) -> tuple[Process, ...]:
+    """Those of *processes* that are still alive after *seconds*; returns as soon as there are none."""
+    deadline = time.monotonic() + seconds
+    left = processes
+    while left:
+        for process in left:
+            with contextlib.suppress(ChildProcessError):  # reap it where it is our own child
+                os.waitpid(process.pid, os.WNOHANG)
+        left = tuple(process for process in left if process.is_alive())
+        if not left or time.monotonic() >= deadline:
+            break
+        _wait_for_one(left[0], min(0.5, deadline - time.monotonic()))
     return left
 
 
@@ -218,21 +233,6 @@ def _send(process: Process, number: signal.Signals) -> None:
                 signal.pidfd_send_signal(descriptor, number)
     finally:
         os.close(descriptor)
-
-
-def _wait(processes: tuple[Process, ...], seconds: float) -> tuple[Process, ...]:
-    """Those of *processes* that are still alive after *seconds*; returns as soon as there are none."""
-    deadline = time.monotonic() + seconds
-    left = processes
-    while left:
-        for process in left:
-            with contextlib.suppress(ChildProcessError):  # reap it where it is our own child
-                os.waitpid(process.pid, os.WNOHANG)
-        left = tuple(process for process in left if process.is_alive())
-        if not left or time.monotonic() >= deadline:
-            break
-        _wait_for_one(left[0], min(0.5, deadline - time.monotonic()))
-    return left
 
 
 def _wait_for_one(process: Process, seconds: float) -> None:

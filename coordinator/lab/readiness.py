@@ -1,4 +1,4 @@
-"""Waiting until daemons serve, with a deadline; a daemon that ends meanwhile is reported at once, with its last lines."""
+"""Waiting until daemons serve, with a deadline. One that ends meanwhile is reported at once, with its last lines."""
 
 from __future__ import annotations
 
