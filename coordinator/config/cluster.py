@@ -14,7 +14,9 @@ from types import MappingProxyType
 from coordinator.config.problem import Place
 from coordinator.nova.roles import holds_controller_role
 
-VIRT_DRIVERS = ("fake",)
+#: Those of coordinator.nova; a test compares the two.
+VIRT_DRIVERS = ("fake", "fake-small", "fake-medium")
+API_WORKERS_MAX = 64
 #: Keys that lead to a thing in the file: ("containers", "ubuntu011", "address").
 Path = tuple[str, ...]
 
@@ -74,9 +76,11 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NovaOptions:
-    """How nova is set up. `virt_driver` is one of VIRT_DRIVERS."""
+    """How nova is set up. `virt_driver` is one of VIRT_DRIVERS; `api_workers` (1..64) is processes of each API."""
 
-    virt_driver: str = "fake"
+    virt_driver: str = VIRT_DRIVERS[0]
+    region: str = "RegionOne"
+    api_workers: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

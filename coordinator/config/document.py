@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network
 
 from coordinator.config import tree
 from coordinator.config.cluster import (
+    API_WORKERS_MAX,
     VIRT_DRIVERS,
     ClusterFile,
     ContainerSpec,
@@ -19,12 +21,12 @@ from coordinator.config.cluster import (
 from coordinator.config.fields import Fields, dotted
 from coordinator.config.problem import Place, Report, suggest
 from coordinator.nova.roles import ROLE_WORDS, expand_roles
-from proto.errors import CaasError
+from proto.errors import CaasError, invalid
 from proto.model.network import VID_MAX, VID_MIN
 from proto.names import check_cluster_name, check_hostname, check_ifname
 
 PREFIX_MIN, PREFIX_MAX = 8, 30
-_HOST_NAME = "a host name (a-z, 0-9, '-')"
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _LINK_NAME = "a link's name, as eth1"
 
 
@@ -114,8 +116,21 @@ class DocumentReader:
         node = top.node("nova")
         if node is None:
             return NovaOptions()
-        fields = Fields(node, "nova", self._report, place=top.where("nova"), required=(), optional=("virt_driver",))
-        return NovaOptions(virt_driver=fields.choice("virt_driver", VIRT_DRIVERS) or VIRT_DRIVERS[0])
+        fields = Fields(
+            node,
+            "nova",
+            self._report,
+            place=top.where("nova"),
+            required=(),
+            optional=("virt_driver", "region", "api_workers"),
+        )
+        usual = NovaOptions()
+        workers = fields.integer("api_workers", lowest=1, highest=API_WORKERS_MAX, what="api_workers")
+        return NovaOptions(
+            virt_driver=fields.choice("virt_driver", VIRT_DRIVERS) or usual.virt_driver,
+            region=fields.checked("region", "a region's name", _check_region) or usual.region,
+            api_workers=workers or usual.api_workers,
+        )
 
 
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -123,6 +138,12 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "networks": (("vlan", "subnet"), ("gateway",)),
     "containers": (("host", "network", "roles"), ("address",)),
 }
+
+
+def _check_region(name: str) -> str:
+    if not _REGION.fullmatch(name):
+        raise invalid(f"region {name!r}: 1 to 63 letters, digits, '-' and '_'")
+    return name
 
 
 def _is_name(text: str) -> bool:

@@ -1,0 +1,172 @@
+"""`caas status`, `verify`, `test` and `logs`: how a cluster is."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from coordinator.cli.client import Coordinator
+from coordinator.cli.options import JSON, NAME, with_coordinator
+from coordinator.cli.output import Document, print_document, print_table, show_seconds, show_size
+from coordinator.cli.progress import follow, parse_document
+from proto import coordinator_pb2 as pb
+
+
+@click.command(short_help="Show a cluster as it is now, or all of them.")
+@click.argument("name", default="")
+@JSON
+@with_coordinator
+def status(coordinator: Coordinator, name: str, as_json: bool) -> None:
+    """Show the cluster NAME as it is now: state, hosts, containers and nova's services. Without NAME, all clusters.
+
+    \b
+    States:
+      absent     there is no such cluster
+      deploying  `caas up` is at work, or was interrupted
+      up         everything runs, and nova lists every compute as up
+      degraded   something that should run does not
+      failed     the last `caas up` failed
+
+    \b
+    Example:
+      caas status demo
+      caas status --json demo | jq .nova.computes_up
+
+    \b
+    Exit status:
+      0  it could be looked at, whatever its state
+      1  the coordinator does not answer
+    """
+    document = coordinator.status(name)
+    if as_json:
+        print_document(document)
+    elif name:
+        _show_cluster(document)
+    else:
+        _show_clusters(document)
+
+
+def _show_clusters(document: Document) -> None:
+    clusters: list[Any] = document["clusters"]
+    if not clusters:
+        click.echo("no clusters")
+        return
+    rows = [
+        (one.get("cluster", one.get("name", "")), one.get("state", ""), one.get("generation", ""))
+        if isinstance(one, dict)
+        else (one, "", "")
+        for one in clusters
+    ]
+    print_table(("CLUSTER", "STATE", "GENERATION"), rows)
+
+
+def _show_cluster(document: Document) -> None:
+    click.echo(f"{document['cluster']}: {document['state']}, generation {document['generation']}")
+    if hosts := document["hosts"]:
+        click.echo()
+        rows = [
+            (host, found["agent"], *(found["datapath"].get(kind) or "-" for kind in ("vlan", "ipip")))
+            for host, found in hosts.items()
+        ]
+        print_table(("HOST", "AGENT", "VLAN", "IPIP"), rows)
+    if containers := document["containers"]:
+        click.echo()
+        rows = [
+            (
+                one["name"],
+                one["host"],
+                one["address"],
+                one["state"],
+                one["pid"] or "-",
+                show_size(one["memory_bytes"] or 0),
+                " ".join(one["roles"]),
+            )
+            for one in containers
+        ]
+        print_table(("CONTAINER", "HOST", "ADDRESS", "STATE", "PID", "MEMORY", "ROLES"), rows)
+    nova = document.get("nova") or {}
+    if services := nova.get("services"):
+        click.echo()
+        rows = [(one["binary"], one["host"], one["state"], one["status"]) for one in services]
+        print_table(("SERVICE", "HOST", "STATE", "STATUS"), rows)
+        click.echo(f"\n{nova['computes_up']} computes up")
+
+
+@click.command(short_help="Compare a cluster with what it should be.")
+@NAME
+@JSON
+@with_coordinator
+def verify(coordinator: Coordinator, name: str, as_json: bool) -> None:
+    """Look at everything the cluster NAME consists of, link by link and service by service; change nothing.
+
+    \b
+    Example:
+      caas verify demo
+
+    \b
+    Exit status:
+      0  everything is as it should be
+      1  something is not; each difference is named
+    """
+    _look(coordinator.verify(name), f"{name}: everything is as it should be", as_json=as_json)
+
+
+@click.command(short_help="Boot and delete a server on every compute.")
+@NAME
+@with_coordinator
+def test(coordinator: Coordinator, name: str) -> None:
+    """Use the cloud of the cluster NAME: boot a server on every compute, wait until it is active, delete it.
+
+    \b
+    Example:
+      caas test demo
+
+    \b
+    Exit status:
+      0  every compute booted its server
+      1  one did not; it is named
+    """
+    _look(coordinator.test(name), f"{name}: every compute booted a server", as_json=False)
+
+
+def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
+    outcome = follow(events)
+    document = parse_document(outcome)
+    failed = bool(outcome.failed) or document.get("ok") is False
+    if as_json:
+        print_document(document)
+    elif not failed:
+        click.echo(f"{well} ({show_seconds(outcome.seconds)})")
+    if failed:
+        named = ", ".join(outcome.failed) or "see above"
+        click.echo(f"error: not as it should be: {named}", err=True)
+        sys.exit(1)
+
+
+@click.command(short_help="Show what was done to a cluster, and when.")
+@NAME
+@click.option("--last", default=200, show_default=True, type=click.IntRange(1), help="At most so many lines.")
+@with_coordinator
+def logs(coordinator: Coordinator, name: str, last: int) -> None:
+    """Print the coordinator's journal of the cluster NAME: each thing that was begun, when, and how it ended.
+
+    What nova itself says is in its containers: caas exec NAME CONTAINER -- journalctl -u nova-compute
+
+    \b
+    Example:
+      caas logs demo
+
+    \b
+    Exit status:
+      0  done
+      1  there is no such cluster, or the coordinator does not answer
+    """
+    for entry in coordinator.logs(name)["entries"][-last:]:
+        when = datetime.datetime.fromtimestamp(entry["began"]).isoformat(" ", "seconds")
+        took = show_seconds(entry["ended"] - entry["began"]) if entry["ended"] else "-"
+        line = f"{when}  {entry['outcome'] or 'not ended':11}  {took:>10}  {entry['step']}: {entry['title']}"
+        click.echo(f"{line}: {entry['message']}" if entry["message"] else line)

@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from coordinator.cli.client import GrpcCoordinator
+from coordinator.rpc.client import find_coordinator
+from proto.names import check_cluster_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.argument("file", type=click.Path())
+NAME = click.argument("name")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+FILE_NAME = click.option("--name", default="", metavar="NAME", help="The cluster's name, for a file that gives none.")
+
+
+def with_coordinator(command: F) -> F:
+    """Give *command* the options that say where the coordinator is, and pass it a client that is closed after it."""
+
+    @click.option(
+        "--coordinator",
+        default="",
+        metavar="ADDRESS",
+        help="Where the coordinator listens: a socket's path, or HOST:PORT.  [default: $CAAS_COORDINATOR]",
+    )
+    @click.option("--lab", default="", metavar="LAB", help="Use the coordinator of this lab.  [default: $CAAS_LAB]")
+    @functools.wraps(command)
+    def wrapped(*args: Any, coordinator: str, lab: str, **options: Any) -> Any:
+        with GrpcCoordinator(find_address(coordinator, lab)) as client:
+            return command(client, *args, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def find_address(coordinator: str, lab: str) -> str:
+    """Where the coordinator is: what the call says, else what the environment says, else the default place."""
+    if coordinator and lab:
+        raise click.UsageError("--coordinator and --lab both say where the coordinator is: give one of them")
+    if coordinator:
+        return coordinator
+    return find_coordinator({}, lab=check_cluster_name(lab)) if lab else find_coordinator(os.environ)

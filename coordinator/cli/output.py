@@ -1,0 +1,53 @@
+"""What commands print: documents and tables on standard output, errors and warnings on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from proto.errors import CaasError
+
+Document = dict[str, Any]
+
+
+def print_document(document: Document) -> None:
+    """One JSON document on standard output, and nothing else."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def print_error(error: CaasError) -> None:
+    """`error: …` and `hint: …` on standard error; several problems are lines of the message already."""
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def print_warning(text: str) -> None:
+    """A line that begins with `warning:` on standard error."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], *, indent: str = "") -> None:
+    """Columns as wide as their widest cell, never cut: what is printed can be searched and cut by programs."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(indent + line.rstrip())
+
+
+def show_size(count: int) -> str:
+    """*count* bytes for people: 148 MiB."""
+    return f"{count / (1 << 20):.0f} MiB" if count else "-"
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration for people: 0.4 s, 36 s, 2 min 05 s."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,166 @@
+"""`caas plan`, `caas up` and `caas down`: what changes clusters, and what says so beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from coordinator.cli.client import Coordinator
+from coordinator.cli.options import FILE, FILE_NAME, JSON, NAME, with_coordinator
+from coordinator.cli.output import Document, print_document, print_error, print_table, show_seconds
+from coordinator.cli.progress import Outcome, follow, parse_document
+from coordinator.config import load_bytes, read_bytes
+from proto import coordinator_pb2 as pb
+from proto.errors import CaasError, Code
+
+REMOVE = click.option("--remove", is_flag=True, help="Allow removing what the file no longer has.")
+RESTART = click.option("--restart", is_flag=True, help="Allow restarting containers that a change needs.")
+
+
+@click.command(short_help="Say what `up` would do; change nothing.")
+@FILE
+@FILE_NAME
+@JSON
+@with_coordinator
+def plan(coordinator: Coordinator, file: str, name: str, as_json: bool) -> None:
+    """Print the pending work for the cluster file FILE: what each host and NATBox would change, and nova's steps.
+
+    Every host is asked and nothing is changed. Removals and restarts are in it, so that they can be read before
+    `caas up` is given --remove or --restart.
+
+    \b
+    Example:
+      caas plan examples/demo.yaml
+
+    \b
+    Exit status:
+      0  done, whether or not there is pending work
+      1  a host does not answer, or cannot do it
+      2  the file or the call is wrong
+    """
+    request = _make_request(file, name)
+    request.remove = request.restart = True
+    document = coordinator.plan(request)
+    if as_json:
+        print_document(document)
+        return
+    _show_plan(document)
+
+
+def _show_plan(document: Document) -> None:
+    if not any(document.get(key) for key in ("hosts", "natbox", "steps")):
+        click.echo("nothing to do")
+        return
+    for where, actions in [
+        *((host, found["actions"]) for host, found in document["hosts"].items()),
+        ("NATBox", document["natbox"]),
+    ]:
+        if actions:
+            click.echo(where)
+            for one in actions:
+                click.echo(f"  {one['verb']} {one['kind']} {one['name']}: {one['why']}")
+    if document["steps"]:
+        click.echo("nova")
+        for step in document["steps"]:
+            after = f"  after {', '.join(step['needs'])}" if step["needs"] else ""
+            click.echo(f"  {step['id']}{after}")
+
+
+@click.command(short_help="Make a cluster as its file says.")
+@FILE
+@FILE_NAME
+@REMOVE
+@RESTART
+@with_coordinator
+def up(coordinator: Coordinator, file: str, name: str, remove: bool, restart: bool) -> None:
+    """Bring the cluster of FILE up, or make a running one as the file says now.
+
+    First everything is checked, with nothing changed: the file, every host, the images. Then the hosts get their
+    links and containers, and nova is set up in them. It ends when nova lists every compute as up and a server has
+    booted on each new one. Only what is not yet so is done: a second `caas up` of the same file changes nothing, and
+    after an interrupt the same command goes on.
+
+    It never asks. What would remove or restart something that runs is refused with the list, unless --remove or
+    --restart allows it. Running containers are never moved or renumbered.
+
+    \b
+    Example:
+      caas up examples/demo.yaml
+      caas up examples/demo-two-computes.yaml    # adds a compute; touches nothing else
+
+    \b
+    Exit status:
+      0    the cluster is as the file says
+      1    it failed, or a host refused before anything was changed
+      2    the file or the call is wrong, or it would remove or restart something
+      130  interrupted; the same command goes on from there
+    """
+    request = _make_request(file, name)
+    request.remove, request.restart = remove, restart
+    cluster = request.file.name
+    again = f"caas up {file}{' --remove' if remove else ''}{' --restart' if restart else ''}"
+    outcome = _work(coordinator.up(request), again)
+    _show_summary(cluster, outcome)
+
+
+def _make_request(file: str, name: str) -> pb.UpRequest:
+    """The file is checked here as well: its mistakes need no coordinator, and there is no limit to their number."""
+    content = read_bytes(file)
+    cluster = load_bytes(content, file=file, name=name)
+    return pb.UpRequest(file=pb.FileRequest(content=content, file_name=file, name=cluster.name))
+
+
+def _work(events: Iterable[pb.Event], again: str) -> Outcome:
+    """Follow work to its end. An interrupt is told with the command that goes on."""
+    try:
+        outcome = follow(events)
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted: what was done stays, what was half-done is undone or done again by: {again}", err=True
+        )
+        raise click.exceptions.Exit(130) from None
+    if outcome.failed:
+        raise CaasError(Code.FAILED, f"failed: {', '.join(outcome.failed)}", hint=f"mend it, then: {again}")
+    return outcome
+
+
+def _show_summary(cluster: str, outcome: Outcome) -> None:
+    document = parse_document(outcome)
+    computes = document.get("computes_up")
+    state = f", {computes} compute{'' if computes == 1 else 's'} up" if computes is not None else ""
+    if not outcome.done:
+        click.echo(f"{cluster}: nothing to do{state} ({show_seconds(outcome.seconds)})")
+    else:
+        click.echo(f"{cluster}: up{state}\n")
+        rows = [(phase, show_seconds(seconds)) for phase, seconds in outcome.phases.items()]
+        print_table(("PHASE", "TIME"), [*rows, ("in all", show_seconds(outcome.seconds))], indent="  ")
+    click.echo(f"\nLook around:\n  caas status {cluster}\n  caas openstack {cluster} -- server list")
+
+
+@click.command(short_help="Remove a cluster.")
+@NAME
+@with_coordinator
+def down(coordinator: Coordinator, name: str) -> None:
+    """Remove the cluster NAME: its containers with all their data, its links, and its table at NATBox.
+
+    What does not carry the cluster's mark stays. A cluster that is not there is removed already: that is no failure.
+
+    \b
+    Example:
+      caas down demo
+
+    \b
+    Exit status:
+      0    it is gone, or was not there
+      1    something could not be removed; the same command goes on
+      130  interrupted; the same command goes on from there
+    """
+    try:
+        outcome = _work(coordinator.down(name), f"caas down {name}")
+    except CaasError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        print_error(CaasError(error.code, error.message).about("nothing to remove"))
+        return
+    click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")
