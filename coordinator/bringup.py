@@ -18,7 +18,8 @@ from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile, load_bytes
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
-from coordinator.nova import Secrets, Site, make_secrets, make_site, make_steps
+from coordinator.known import site_of
+from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
 from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses
 from coordinator.progress import Progress
 from coordinator.runner import pending_steps, run_steps
@@ -42,6 +43,7 @@ class Prepared:
     actions: Actions
     behind: tuple[str, ...]
     steps: tuple[Step, ...]
+    api_shell: AgentShell
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
         container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
         for container in file.containers.values()
     }
-    site = site_of(file, compiled)
+    site = site_of(file, dict(compiled.hosts))
     return Prepared(
         file=file,
         content=request.content,
@@ -77,6 +79,7 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
         compiled=compiled,
         actions=actions,
         behind=_behind(found, compiled),
+        api_shell=shells[site.holder(Role.NOVA_API).hostname],
         steps=make_steps(site, shells, Secrets.from_dict(json.loads(record.secrets))),
     )
 
@@ -122,12 +125,14 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
         journal.save(replace(prepared.record, state="failed"))
         raise
     journal.save(replace(prepared.record, state="up"))
+    nova = await nova_status(prepared.api_shell)
     return {
         "cluster": prepared.file.name,
         "generation": prepared.record.generation,
         "seconds": round(time.monotonic() - began, 2),
         "phases": {name: round(seconds, 2) for name, seconds in phases.items()},
         "steps": list(ran),
+        "computes_up": nova["computes_up"],
         "writes": writes,
     }
 
@@ -156,20 +161,6 @@ async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]
         work.append(apply_natbox(table))
     await gather_all(work)
     return writes
-
-
-def site_of(file: ClusterFile, compiled: Compiled) -> Site:
-    """The cluster as nova's steps see it."""
-    containers = [container for host in compiled.hosts.values() for container in host.state.containers]
-    by_name = {container.hostname: container for container in containers}
-    return make_site(
-        cluster=file.name,
-        containers=[
-            {"hostname": name, "address": by_name[name].nic.address.ip, "roles": by_name[name].roles}
-            for name in file.containers
-        ],
-        virt_driver=file.nova.virt_driver,
-    )
 
 
 def _title(name: str, actions: Sequence[types_pb2.Action]) -> str:

@@ -1,0 +1,103 @@
+"""Ways in: commands in containers, the stock client, credentials, and what the logs say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from coordinator.fleet import Fleet
+from coordinator.journal import Entry, Journal
+from coordinator.known import Known
+from coordinator.nova import clouds_yaml_text, openrc_text, openstack_argv
+from proto import agent_pb2
+from proto import coordinator_pb2 as pb
+from proto.errors import CaasError, invalid
+
+LOG_LINES = 30
+
+
+async def execute(
+    fleet: Fleet, journal: Journal, start: pb.CoordinatorExecInput.Start, inputs: AsyncIterator[bytes]
+) -> AsyncIterator[pb.CoordinatorExecOutput]:
+    """Run a command in a container, or the stock client beside the API; the last output is its status."""
+    known = Known.find(fleet, journal, start.name)
+    if start.openstack:
+        shell, argv = known.api_shell(), openstack_argv(start.argv)
+    else:
+        if not start.argv:
+            raise invalid("exec: a command is needed", hint="caas exec NAME CONTAINER -- COMMAND")
+        shell, argv = known.shell(start.container), list(start.argv)
+    queue: asyncio.Queue[agent_pb2.ExecOutput | None] = asyncio.Queue()
+
+    async def work() -> int:
+        try:
+            agent = known.agent(known.file.containers[shell.container].host)
+            return await agent.exec(start.name, shell.container, argv, inputs=inputs, on_output=queue.put_nowait)
+        finally:
+            queue.put_nowait(None)
+
+    task = asyncio.create_task(work())
+    try:
+        while (output := await queue.get()) is not None:
+            yield (
+                pb.CoordinatorExecOutput(stdout=output.stdout)
+                if output.stdout
+                else pb.CoordinatorExecOutput(stderr=output.stderr)
+            )
+        yield pb.CoordinatorExecOutput(status=await task)
+    finally:
+        task.cancel()
+
+
+def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[str, Any]:
+    """Credentials as text, and from where they are of use."""
+    known = Known.find(fleet, journal, name)
+    networks = sorted({spec.network for spec in known.file.containers.values()})
+    reachable = ", ".join(
+        f"{known.file.networks[network].subnet} (VLAN {known.file.networks[network].vid})" for network in networks
+    )
+    match form:
+        case "openrc":
+            text = openrc_text(known.site, known.secrets)
+        case "clouds.yaml":
+            text = clouds_yaml_text(known.site, known.secrets)
+        case _:
+            raise invalid(f"credentials: {form!r}: known are openrc and clouds.yaml")
+    return {"cluster": name, "text": text, "reachable_from": reachable}
+
+
+async def logs(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
+    """The journal of the last run, and the last warnings of each container of a step that failed."""
+    known = Known.find(fleet, journal, name)
+    entries = journal.entries(name)
+    last_run = [entry for entry in entries if entry.run == entries[-1].run] if entries else []
+    failed = [entry for entry in last_run if entry.outcome != "done"]
+    names = {container for container in known.file.containers for entry in failed if container in entry.step}
+    texts = await asyncio.gather(*(_last_lines(known, container) for container in sorted(names)))
+    return {
+        "cluster": name,
+        "entries": [_line(entry) for entry in entries],
+        "containers": dict(zip(sorted(names), texts, strict=True)),
+    }
+
+
+def _line(entry: Entry) -> dict[str, Any]:
+    return {
+        "run": entry.run,
+        "began": entry.began,
+        "ended": entry.ended,
+        "step": entry.step,
+        "title": entry.title,
+        "outcome": entry.outcome,
+        "message": entry.message,
+    }
+
+
+async def _last_lines(known: Known, container: str) -> Sequence[str]:
+    argv = ["journalctl", "--no-pager", "-q", "-p", "warning", "-n", str(LOG_LINES), "-o", "short"]
+    try:
+        done = await known.shell(container).run(argv, timeout=20, check=False)
+    except CaasError as exc:
+        return [str(exc)]
+    return (done.stdout or done.stderr).decode(errors="replace").splitlines()

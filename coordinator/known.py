@@ -1,0 +1,79 @@
+"""A cluster that is known: its file as it was last brought up, and ways into its containers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+
+from coordinator.config import ClusterFile, load_bytes
+from coordinator.fleet import AgentClient, AgentShell, Fleet
+from coordinator.journal import Journal, Record
+from coordinator.nova import Role, Secrets, Site, make_site
+from proto import types_pb2
+from proto.errors import CaasError, Code
+from proto.model import ClusterHost
+from proto.wire import cluster_host_from_wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One cluster of the journal."""
+
+    record: Record
+    file: ClusterFile
+    hosts: dict[str, ClusterHost]
+    fleet: Fleet
+
+    @classmethod
+    def find(cls, fleet: Fleet, journal: Journal, name: str) -> Known:
+        """The cluster *name*; NOT_FOUND lists those that are known."""
+        record = journal.find(name)
+        if record is None:
+            names = ", ".join(found.name for found in journal.clusters()) or "none"
+            raise CaasError(Code.NOT_FOUND, f"no cluster {name}; known: {names}", hint="`caas up FILE` makes one")
+        desired = json.loads(record.remembered)["hosts"]
+        hosts = {
+            host: cluster_host_from_wire(json_format.ParseDict(state, types_pb2.ClusterHost()))
+            for host, state in desired.items()
+        }
+        return cls(record=record, file=load_bytes(record.file, file=record.file_name), hosts=hosts, fleet=fleet)
+
+    @property
+    def secrets(self) -> Secrets:
+        return Secrets.from_dict(json.loads(self.record.secrets))
+
+    @property
+    def site(self) -> Site:
+        """The cluster as nova's steps see it."""
+        return site_of(self.file, self.hosts)
+
+    def agent(self, host: str) -> AgentClient:
+        """The agent of one of the cluster's hosts."""
+        return self.fleet.agent(host, str(self.file.hosts[host].address))
+
+    def shell(self, container: str) -> AgentShell:
+        """A way into *container*; NOT_FOUND lists the cluster's containers."""
+        spec = self.file.containers.get(container)
+        if spec is None:
+            names = ", ".join(self.file.containers)
+            raise CaasError(Code.NOT_FOUND, f"{self.file.name} has no container {container}; it has {names}")
+        return AgentShell(self.agent(spec.host), self.file.name, container)
+
+    def api_shell(self) -> AgentShell:
+        """A way into the container that has nova's API, where the client and the credentials are."""
+        return self.shell(self.site.holder(Role.NOVA_API).hostname)
+
+
+def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site:
+    """The cluster of *file* as nova's steps see it, with the addresses that were allocated."""
+    by_name = {container.hostname: container for host in hosts.values() for container in host.state.containers}
+    return make_site(
+        cluster=file.name,
+        containers=[
+            {"hostname": name, "address": by_name[name].nic.address.ip, "roles": by_name[name].roles}
+            for name in file.containers
+        ],
+        virt_driver=file.nova.virt_driver,
+    )

@@ -1,0 +1,150 @@
+"""Coordinator: each handler decodes, calls, encodes. What changes a cluster excludes its like."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from coordinator import access, bringup, checks, status, teardown
+from coordinator.compiling import compile_cluster, to_document
+from coordinator.config import load_bytes
+from coordinator.fleet import Fleet
+from coordinator.journal import Journal
+from coordinator.progress import Progress
+from proto import coordinator_pb2 as pb
+from proto import coordinator_pb2_grpc
+from proto.errors import CaasError, Code, invalid
+
+Work = Callable[[Progress], Awaitable[dict[str, Any]]]
+
+
+class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
+    """The service over one journal and one fleet."""
+
+    def __init__(self, journal: Journal, fleet: Fleet) -> None:
+        self._journal = journal
+        self._fleet = fleet
+        self._busy: dict[str, str] = {}
+
+    async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
+        file = load_bytes(request.content, file=request.file_name, name=request.name)
+        return _document({"cluster": file.name})
+
+    async def Compile(self, request: pb.FileRequest, context: Any) -> pb.Document:
+        file = load_bytes(request.content, file=request.file_name, name=request.name)
+        return _document(to_document(compile_cluster(file)))
+
+    async def Plan(self, request: pb.UpRequest, context: Any) -> pb.Document:
+        return _document(await bringup.plan(self._fleet, self._journal, request.file))
+
+    async def Status(self, request: pb.NameRequest, context: Any) -> pb.Document:
+        if not request.name:
+            return _document(status.list_clusters(self._journal))
+        return _document(await status.status(self._fleet, self._journal, request.name))
+
+    async def Credentials(self, request: pb.CredentialsRequest, context: Any) -> pb.Document:
+        return _document(access.credentials(self._fleet, self._journal, request.name, request.format))
+
+    async def Logs(self, request: pb.NameRequest, context: Any) -> pb.Document:
+        return _document(await access.logs(self._fleet, self._journal, request.name))
+
+    async def Up(self, request: pb.UpRequest, context: Any) -> AsyncIterator[pb.Event]:
+        name = load_bytes(request.file.content, file=request.file.file_name, name=request.file.name).name
+
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await bringup.up(self._fleet, self._journal, request, progress)
+
+        async for event in self._alone(name, "up", work):
+            yield event
+
+    async def Down(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await teardown.down(self._fleet, self._journal, _named(request), progress)
+
+        async for event in self._alone(request.name, "down", work):
+            yield event
+
+    async def Verify(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await checks.verify(self._fleet, self._journal, _named(request), progress)
+
+        async for event in self._events(request.name, work):
+            yield event
+
+    async def Test(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await checks.test(self._fleet, self._journal, _named(request), progress)
+
+        async for event in self._events(request.name, work):
+            yield event
+
+    async def Exec(
+        self, inputs: AsyncIterator[pb.CoordinatorExecInput], context: Any
+    ) -> AsyncIterator[pb.CoordinatorExecOutput]:
+        first = await anext(aiter(inputs), None)
+        if first is None or first.WhichOneof("input") != "start":
+            raise invalid("exec: the first input must start a command")
+
+        async def data() -> AsyncIterator[bytes]:
+            async for item in inputs:
+                if item.WhichOneof("input") == "eof":
+                    return
+                yield item.stdin
+
+        async for output in access.execute(self._fleet, self._journal, first.start, data()):
+            yield output
+
+    @contextlib.contextmanager
+    def _claim(self, name: str, what: str) -> Iterator[None]:
+        """One change of a cluster at a time; BUSY names the one under way."""
+        if other := self._busy.get(name):
+            raise CaasError(
+                Code.BUSY,
+                f"{name}: another `caas {other}` of it is under way",
+                hint="wait for its end, or interrupt it",
+            )
+        self._busy[name] = what
+        try:
+            yield
+        finally:
+            del self._busy[name]
+
+    async def _alone(self, name: str, what: str, work: Work) -> AsyncIterator[pb.Event]:
+        with self._claim(name, what):
+            async for event in self._events(name, work):
+                yield event
+
+    async def _events(self, name: str, work: Work) -> AsyncIterator[pb.Event]:
+        """Run *work*, telling what it tells; the last event has its document. A caller that leaves ends it."""
+        queue: asyncio.Queue[pb.Event | None] = asyncio.Queue()
+        task = asyncio.create_task(_run(work, Progress(name, self._journal, queue.put_nowait), queue))
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+            document = await task
+            yield pb.Event(state=pb.Event.SUMMARY, document=json.dumps(document))
+        finally:
+            if not task.done():
+                task.cancel()
+                # The claim is kept until the work has really ended: the next `up` must not meet it.
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def _run(work: Work, progress: Progress, queue: asyncio.Queue[pb.Event | None]) -> dict[str, Any]:
+    try:
+        return await work(progress)
+    finally:
+        queue.put_nowait(None)
+
+
+def _document(value: dict[str, Any]) -> pb.Document:
+    return pb.Document(json=json.dumps(value))
+
+
+def _named(request: pb.NameRequest) -> str:
+    if not request.name:
+        raise invalid("a cluster's name is needed", hint="`caas status` lists them")
+    return request.name

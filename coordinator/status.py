@@ -1,0 +1,136 @@
+"""`caas status`: what the hosts and nova say now, not what was wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from coordinator.fleet import Fleet
+from coordinator.journal import Journal
+from coordinator.known import Known
+from coordinator.nova import nova_status
+from proto import agent_pb2
+from proto.errors import CaasError
+
+ABSENT: dict[str, Any] = {"generation": 0, "hosts": {}, "containers": [], "nova": {"services": [], "computes_up": 0}}
+
+
+def list_clusters(journal: Journal) -> dict[str, Any]:
+    """Every known cluster with its state as it was last left."""
+    return {
+        "clusters": [
+            {"cluster": record.name, "state": record.state, "generation": record.generation}
+            for record in journal.clusters()
+        ]
+    }
+
+
+async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
+    """One cluster: hosts, containers, nova's services. An unknown name is `absent`."""
+    if journal.find(name) is None:
+        return {"cluster": name, "state": "absent", **ABSENT}
+    known = Known.find(fleet, journal, name)
+    hosts, nova = await asyncio.gather(asyncio.gather(*(_look(known, host) for host in known.file.hosts)), _nova(known))
+    containers = [entry for _, _, listed in hosts for entry in listed]
+    found = {host: described for host, described, _ in hosts}
+    document = {
+        "cluster": name,
+        "state": _state(known, found, containers, nova),
+        "generation": known.record.generation,
+        "hosts": found,
+        "containers": containers,
+        "nova": {"services": nova.get("services", []), "computes_up": nova.get("computes_up", 0)},
+    }
+    if known.file.natbox is not None:
+        document["natbox"] = await _natbox(known)
+    return document
+
+
+async def _look(known: Known, host: str) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+    agent = known.agent(host)
+    try:
+        probe, seen = await asyncio.gather(agent.probe(), agent.observe(known.file.name))
+    except CaasError as exc:
+        return host, {"agent": exc.code.value, "datapath": {}, "message": exc.message}, _missing(known, host, "unknown")
+    described = {
+        "agent": "up",
+        "datapath": {"vlan": probe.datapath_vlan, "ipip": probe.datapath_ipip},
+        "generation": probe.generations.get(known.file.name, 0),
+    }
+    there = {item.container.hostname: _describe(host, item) for item in seen.containers}
+    missing = [entry for entry in _missing(known, host, "absent") if entry["name"] not in there]
+    return host, described, [*there.values(), *missing]
+
+
+def _describe(host: str, seen: agent_pb2.ObserveReply.Seen) -> dict[str, Any]:
+    container = seen.container
+    return {
+        "name": container.hostname,
+        "host": host,
+        "address": container.nic.address,
+        "state": "running" if container.running else "stopped",
+        "pid": seen.pid,
+        "roles": list(container.roles),
+        "memory_bytes": seen.memory_bytes,
+    }
+
+
+def _missing(known: Known, host: str, state: str) -> list[dict[str, Any]]:
+    desired = known.hosts[host].state.containers if host in known.hosts else ()
+    return [
+        {
+            "name": container.hostname,
+            "host": host,
+            "address": str(container.nic.address),
+            "state": state,
+            "pid": 0,
+            "roles": list(container.roles),
+            "memory_bytes": 0,
+        }
+        for container in desired
+    ]
+
+
+async def _nova(known: Known) -> dict[str, Any]:
+    try:
+        return await nova_status(known.api_shell())
+    except CaasError as exc:
+        return {"services": [], "computes_up": 0, "message": exc.message}
+
+
+async def _natbox(known: Known) -> dict[str, Any]:
+    assert known.file.natbox is not None
+    try:
+        reply = await known.fleet.natbox(str(known.file.natbox.address)).counters(known.file.name)
+    except CaasError as exc:
+        return {"agent": exc.code.value, "message": exc.message}
+    return {
+        "agent": "up",
+        "counters": [
+            {
+                "vid": entry.vid,
+                "out_packets": entry.out_packets,
+                "out_bytes": entry.out_bytes,
+                "in_packets": entry.in_packets,
+                "in_bytes": entry.in_bytes,
+                "drops": dict(entry.drops),
+            }
+            for entry in reply.counters
+        ],
+    }
+
+
+def _state(known: Known, hosts: dict[str, Any], containers: list[dict[str, Any]], nova: dict[str, Any]) -> str:
+    """up: all as wanted and answering; degraded: it was up once, and something is not; else as the journal says."""
+    if known.record.state in ("deploying", "removing"):
+        return "deploying"
+    if known.record.state == "failed":
+        return "failed"
+    computes = len(known.site.computes)
+    right = (
+        all(host["agent"] == "up" for host in hosts.values())
+        and all(entry["state"] == "running" for entry in containers)
+        and nova.get("computes_up", 0) >= computes
+        and all(service["state"] == "up" for service in nova["services"])
+    )
+    return "up" if right else "degraded"
