@@ -245,11 +245,8 @@ class BpfObject:
             handle = library.bpf_object__next_program(self._handle, handle)
 
 
-def adopt_maps(program_id: int, *, tally: Tally | None = None) -> dict[str, BpfMap]:
-    """The maps that the loaded program *program_id* uses, by the 15 characters that the kernel kept of their names.
-
-    Needs CAP_SYS_ADMIN (BPF_PROG_GET_FD_BY_ID). The caller closes them. NOT_FOUND where the program is gone.
-    """
+def map_ids(program_id: int) -> frozenset[int]:
+    """The ids of the maps that the loaded program uses. Needs CAP_SYS_ADMIN (BPF_PROG_GET_FD_BY_ID)."""
     with kernel_errors(f"BPF program {program_id}"):
         fd = check_result(libbpf().bpf_prog_get_fd_by_id(program_id))
         try:
@@ -260,6 +257,16 @@ def adopt_maps(program_id: int, *, tally: Tally | None = None) -> dict[str, BpfM
             _read_info(fd, info)
         finally:
             os.close(fd)
+    return frozenset(ids)
+
+
+def adopt_maps(program_id: int, *, tally: Tally | None = None) -> dict[str, BpfMap]:
+    """The maps that the loaded program *program_id* uses, by the 15 characters that the kernel kept of their names.
+
+    Needs CAP_SYS_ADMIN. The caller closes them. NOT_FOUND where the program is gone.
+    """
+    ids = map_ids(program_id)
+    with kernel_errors(f"maps of BPF program {program_id}"):
         maps = _open_maps(ids, tally)
     return {found.name: found for found in maps if not found.name.startswith(".")}
 

@@ -9,7 +9,7 @@ import enum
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.kernel import netlink
@@ -78,10 +78,12 @@ def detach(connection: Netlink, ifindex: int, direction: Direction, *, priority:
     return True
 
 
-def list_attached(connection: Netlink, ifindex: int) -> Sequence[Attached]:
-    """Every BPF filter on the link, both directions, by priority. Empty where the link or its clsact is not there."""
+def list_attached(
+    connection: Netlink, ifindex: int, directions: Iterable[Direction] = tuple(Direction)
+) -> Sequence[Attached]:
+    """Every BPF filter on the link, in *directions*, by priority. Empty where the link or its clsact is not there."""
     found = []
-    for direction in Direction:
+    for direction in directions:
         body = _TCMSG.pack(0, 0, ifindex, 0, direction.value, 0)
         try:
             payloads = connection.dump(RTM_GETTFILTER, body)
@@ -91,6 +93,11 @@ def list_attached(connection: Netlink, ifindex: int) -> Sequence[Attached]:
             raise
         found += [each for payload in payloads if (each := _attached(payload, direction))]
     return sorted(found, key=lambda each: (each.direction.value, each.priority, each.handle))
+
+
+def has_filters(connection: Netlink, ifindex: int) -> bool:
+    """Whether any filter of any kind, anybody's, is at the link's ingress or egress."""
+    return any(connection.dump(RTM_GETTFILTER, _TCMSG.pack(0, 0, ifindex, 0, each.value, 0)) for each in Direction)
 
 
 def add_clsact(connection: Netlink, ifindex: int) -> bool:

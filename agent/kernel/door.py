@@ -1,0 +1,286 @@
+"""The kernel's door: what the core's KernelDoor asks, for the namespace that the process lives in.
+
+Each call looks first (one dump of all links, or one request), refuses what must be refused, and then acts. What was
+begun and failed is taken back before the failure is raised. Only what carries our mark is changed or removed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Literal
+
+from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
+from agent.kernel import layer3, links, masquerade, placement, probe
+from agent.kernel.errors import kernel_errors
+from agent.kernel.links import IFF_UP, Links, SeenLink
+from agent.kernel.netlink import Netlink
+from agent.kernel.nft import Nft
+from agent.kernel.sysctl import make_quiet
+from agent.kernel.tally import Tally
+from agent.kernel.vlan_bpf import BpfVlans, is_far_end
+from agent.kernel.vlan_kernel import KernelVlans, master_name
+from proto.errors import CaasError, Code, invalid
+from proto.marks import ROUTE_PROTOCOL
+from proto.model import (
+    KIND_BRIDGE,
+    Address,
+    Bridge,
+    Container,
+    Datapath,
+    HostState,
+    Link,
+    Masquerade,
+    Route,
+    Rule,
+    Vlan,
+)
+
+Realisation = Literal["auto", "kernel", "bpf"]
+
+
+class NetlinkDoor:
+    """Links, addresses, routes, rules and masquerading of one network namespace; implements KernelDoor.
+
+    *netns* is another namespace's name or path: for tests; a daemon leaves it out. *vlan* forces a realisation of
+    new vlans; those that exist stay what they are. Safe for several threads. Raises CaasError.
+    """
+
+    def __init__(self, *, netns: str | None = None, vlan: Realisation = "auto") -> None:
+        self._tally = Tally()
+        self._forced = vlan
+        self._lock = threading.RLock()
+        self._datapath = Datapath()
+        with kernel_errors("open a netlink socket"):
+            self._connection = Netlink(netns=netns, tally=self._tally)
+        self._nft = Nft(netns=netns, tally=self._tally)
+        self._kernel_vlans = KernelVlans(self._connection)
+        self._bpf_vlans = BpfVlans(self._connection)
+
+    @property
+    def writes(self) -> int:
+        return self._tally.writes
+
+    @writes.setter
+    def writes(self, value: int) -> None:
+        self._tally.writes = value
+
+    def close(self) -> None:
+        """Close sockets and descriptors. What was made goes on working."""
+        self._bpf_vlans.close()
+        self._connection.close()
+
+    def __enter__(self) -> NetlinkDoor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def observe(self) -> ObservedNetwork:
+        with self._lock, kernel_errors("observe the network"):
+            seen = links.list_links(self._connection)
+            bridges = [
+                Bridge(name=each.name, mtu=each.mtu, mark=each.mark)
+                for each in seen
+                if each.kind == KIND_BRIDGE and each.mark
+            ]
+            ours: tuple[Link, ...] = (*bridges, *self._kernel_vlans.observe(seen), *self._bpf_vlans.observe(seen))
+            names = {each.name for each in ours}
+            addresses = tuple(
+                each.thing
+                for each in layer3.list_addresses(self._connection, seen)
+                if each.thing.link in names or each.protocol == ROUTE_PROTOCOL
+            )
+            state = HostState(
+                links=ours,
+                addresses=addresses,
+                routes=tuple(layer3.list_routes(self._connection, seen)),
+                rules=tuple(layer3.list_rules(self._connection)),
+                masquerades=tuple(each.thing for each in masquerade.list_masquerades(self._nft)),
+            )
+        foreign = {
+            each.name: ForeignLink(name=each.name, kind=each.kind, mtu=each.mtu, up=each.up)
+            for each in seen
+            if not each.mark
+        }
+        return ObservedNetwork(state=state, foreign=foreign)
+
+    def create(self, thing: NetworkThing) -> None:
+        with self._lock, kernel_errors(f"create {thing.kind} {thing.name}"):
+            match thing:
+                case Bridge():
+                    self._create_bridge(thing)
+                case Vlan():
+                    self._create_vlan(thing)
+                case Address():
+                    link = self._find(thing.link, thing)
+                    layer3.add_address(self._connection, thing, link.index)
+                case Route():
+                    layer3.add_route(self._connection, thing, self._find(thing.dev, thing).index)
+                case Rule():
+                    layer3.add_rule(self._connection, thing)
+                case Masquerade():
+                    masquerade.add_masquerade(self._nft, thing)
+
+    def change(self, before: NetworkThing, after: NetworkThing) -> None:
+        if type(before) is not type(after) or before.name != after.name:
+            raise invalid(f"change {before.kind} {before.name}: it cannot become {after.kind} {after.name}")
+        with self._lock, kernel_errors(f"change {after.kind} {after.name}"):
+            match before, after:
+                case Bridge(), Bridge():
+                    link = self._find_owned(links.list_links(self._connection), after)
+                    links.perform(
+                        self._connection,
+                        [links.set_link(link.index, mtu=after.mtu, mark=after.mark, flags=IFF_UP)],
+                    )
+                case Vlan(), Vlan():
+                    self._change_vlan(after)
+                case Route(), Route():
+                    index = self._find(after.dev, after).index
+                    if before not in layer3.list_routes(self._connection, links.list_links(self._connection)):
+                        raise CaasError(Code.NOT_FOUND, f"change route {before.name}: there is no such route of ours")
+                    layer3.replace_route(self._connection, after, index)
+                case Masquerade(), Masquerade():
+                    masquerade.replace_masquerade(self._nft, before, after)
+                case _:
+                    pass  # an address or a rule is its name: there is nothing left to differ
+
+    def delete(self, thing: NetworkThing) -> None:
+        with self._lock, kernel_errors(f"delete {thing.kind} {thing.name}"):
+            match thing:
+                case Bridge():
+                    link = links.find_link(self._connection, thing.name)
+                    if link is not None:
+                        self._check_owned(link, thing)
+                        links.delete_link(self._connection, link.index)
+                case Vlan():
+                    self._delete_vlan(thing)
+                case Address():
+                    self._delete_address(thing)
+                case Route():
+                    if link := links.find_link(self._connection, thing.dev):
+                        layer3.delete_route(self._connection, thing, link.index)
+                case Rule():
+                    layer3.delete_rule(self._connection, thing)
+                case Masquerade():
+                    masquerade.delete_masquerade(self._nft, thing)
+
+    def set_port_mark(self, container: Container) -> None:
+        what = f"mark port {container.nic.port} of container {container.name}"
+        with self._lock, kernel_errors(what):
+            seen = links.list_links(self._connection)
+            port = seen.by_name.get(container.nic.port)
+            if port is None:
+                raise CaasError(Code.NOT_FOUND, f"{what}: there is no such link")
+            if port.mark == container.mark:
+                return
+            if port.kind != "veth" or port.alias or master_name(seen, port) != container.nic.bridge:
+                raise CaasError(
+                    Code.NOT_OWNED,
+                    f"{what}: it is a {port.kind or 'physical link'} on {master_name(seen, port) or 'no bridge'}"
+                    f"{f' called {port.alias!r}' if port.alias else ''}, "
+                    f"not an unmarked veth on {container.nic.bridge}",
+                )
+            make_quiet((port.name,), netns=self._connection.netns, tally=self._tally)
+            links.perform(self._connection, [links.set_link(port.index, mark=container.mark)])
+
+    def datapath(self) -> Datapath:
+        with self._lock:
+            if not self._datapath.vlan:
+                self._datapath = Datapath(vlan=probe.choose_vlan(self._forced))
+            return self._datapath
+
+    def lacks(self) -> Sequence[Lack]:
+        return probe.find_lacks(self._forced)
+
+    def _create_bridge(self, wanted: Bridge) -> None:
+        placement.check_name_free(links.list_links(self._connection), wanted)
+        index = links.make_ifindex()
+        with ExitStack() as undo:
+            undo.callback(links.delete_link, self._connection, index)
+            links.perform(
+                self._connection,
+                [
+                    links.new_bridge(index, wanted.name, wanted.mtu),
+                    links.set_link(index, mark=wanted.mark, mtu=wanted.mtu),
+                ],
+            )
+            make_quiet((wanted.name,), netns=self._connection.netns, tally=self._tally)
+            links.perform(self._connection, [links.set_link(index, flags=IFF_UP)])
+            undo.pop_all()
+
+    def _create_vlan(self, wanted: Vlan) -> None:
+        seen = links.list_links(self._connection)
+        placement.check_name_free(seen, wanted)
+        parent = placement.check_parent(seen, wanted)
+        self._bpf_vlans.sweep(seen, None)
+        placement.check_vid_free(seen, wanted, parent, self._bpf_vlans.find_vid(seen, parent, wanted.vid))
+        master = placement.find_master(seen, wanted)
+        match self.datapath().vlan:
+            case "kernel":
+                self._kernel_vlans.create(wanted, parent, master)
+            case "bpf":
+                self._bpf_vlans.create(seen, wanted, parent, master)
+            case _:
+                lack = next(each for each in self.lacks() if each.what.startswith("vlan"))
+                raise CaasError(Code.UNSUPPORTED, f"create vlan {wanted.name}: {lack.what}", hint=lack.mend)
+
+    def _change_vlan(self, after: Vlan) -> None:
+        seen = links.list_links(self._connection)
+        link = self._find_owned(seen, after)
+        parent = placement.check_parent(seen, after)
+        placement.check_vid_free(seen, after, parent, self._bpf_vlans.find_vid(seen, parent, after.vid))
+        master = placement.find_master(seen, after)
+        if self._kernel_vlans.is_one(link):
+            self._kernel_vlans.change(seen, link, after, master)
+        else:
+            self._bpf_vlans.change(seen, link, after, master)
+
+    def _delete_vlan(self, unwanted: Vlan) -> None:
+        seen = links.list_links(self._connection)
+        link = seen.by_name.get(unwanted.name)
+        if link is None:
+            self._bpf_vlans.sweep(seen, seen.by_name.get(unwanted.parent))
+            return
+        self._check_owned(link, unwanted)
+        if self._kernel_vlans.is_one(link):
+            self._kernel_vlans.delete(link)
+        elif self._bpf_vlans.is_one(seen, link):
+            self._bpf_vlans.delete(seen, link)
+
+    def _delete_address(self, unwanted: Address) -> None:
+        seen = links.list_links(self._connection)
+        link = seen.by_name.get(unwanted.link)
+        found = [each for each in layer3.list_addresses(self._connection, seen) if each.thing == unwanted]
+        if link is None or not found:
+            return
+        if not link.mark and found[0].protocol != ROUTE_PROTOCOL:
+            raise CaasError(Code.NOT_OWNED, f"delete address {unwanted.name}: neither it nor its link is ours")
+        layer3.delete_address(self._connection, unwanted, link.index)
+
+    def _find(self, name: str, thing: Address | Route) -> SeenLink:
+        link = links.find_link(self._connection, name)
+        if link is None:
+            raise CaasError(Code.NOT_FOUND, f"create {thing.kind} {thing.name}: link {name} does not exist")
+        return link
+
+    def _find_owned(self, seen: Links, thing: Bridge | Vlan) -> SeenLink:
+        link = seen.by_name.get(thing.name)
+        if link is None:
+            raise CaasError(Code.NOT_FOUND, f"change {thing.kind} {thing.name}: there is no such link")
+        self._check_owned(link, thing)
+        return link
+
+    def _check_owned(self, link: SeenLink, thing: Bridge | Vlan) -> None:
+        right_kind: Callable[[SeenLink], bool] = {
+            "bridge": lambda each: each.kind == KIND_BRIDGE,
+            "vlan": lambda each: self._kernel_vlans.is_one(each) or each.kind == "veth",
+        }[thing.kind]
+        if not link.mark or is_far_end(link) or not right_kind(link):
+            raise CaasError(
+                Code.NOT_OWNED,
+                f"{thing.kind} {thing.name}: what has that name is a {link.kind or 'physical link'}"
+                f"{f' of {link.mark}' if link.mark else ' that is not ours'}",
+                hint=f"ip link show {thing.name}",
+            )

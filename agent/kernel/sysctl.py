@@ -1,0 +1,41 @@
+"""Sysctls of one link through /proc/sys/net, which shows the network namespace of the thread that looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.kernel.errors import kernel_errors
+from agent.kernel.inside import run_inside
+from agent.kernel.tally import Tally
+
+ROOT = Path("/proc/sys/net")
+#: No stack of the host's inside a tenant's segment: no IPv6 at all, ARP answers only for an address of the link itself,
+#: and only sources that are routed back through it (on a link without addresses: none). ip-sysctl.rst.
+QUIET = (
+    ("ipv6", "disable_ipv6", "1"),
+    ("ipv4", "arp_ignore", "1"),
+    ("ipv4", "rp_filter", "1"),
+)
+
+
+def make_quiet(links: tuple[str, ...], *, netns: str | None, tally: Tally) -> None:
+    """Set QUIET on *links*, before they are up. A kernel without IPv6 has nothing to set there."""
+
+    def body() -> None:
+        for link in links:
+            for family, key, value in QUIET:
+                if (ROOT / family).is_dir():
+                    _set(_path(link, family, key), value, tally)
+
+    run_inside(netns, body)
+
+
+def _path(link: str, family: str, key: str) -> Path:
+    return ROOT / family / "conf" / link / key
+
+
+def _set(path: Path, value: str, tally: Tally) -> None:
+    with kernel_errors(f"set {path} to {value}", hint="/proc/sys must be writable for the agent"):
+        if path.read_text().strip() != value:
+            tally.add()
+            path.write_text(value)
