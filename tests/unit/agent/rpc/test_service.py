@@ -1,0 +1,157 @@
+"""NodeAgent over a real gRPC connection, on doors in memory: decode, call, encode, and errors with their hint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.host import Host
+from agent.rpc.service import NodeAgent
+from agent.saved import SavedStates
+from coordinator.fleet import AgentClient, AgentShell
+from proto import agent_pb2_grpc
+from proto.errors import CaasError, Code
+from proto.model import ClusterHost
+from proto.transport.client import open_unix_channel
+from proto.transport.server import Server
+from tests.support.fakes import FakeContainers, FakeKernel
+from tests.support.things import TRUNK, make_container, make_desired
+
+
+class LocalProcess:
+    """A command of this machine, in place of one in a container."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self.process = process
+
+    async def wait(self) -> int:
+        return await self.process.wait()
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+
+
+class LocalExec:
+    """ExecDoor that runs commands here."""
+
+    def __init__(self) -> None:
+        self.last: LocalProcess | None = None
+
+    async def spawn(self, name: str, argv: Sequence[str], *, env: Mapping[str, str]) -> LocalProcess:
+        if name != "demo.ubuntu011":
+            raise CaasError(Code.NOT_FOUND, f"container {name} is not there")
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env))
+        self.last = LocalProcess(process)
+        return self.last
+
+
+class Rig:
+    """An agent on doors in memory, and a client of it."""
+
+    def __init__(self, client: AgentClient, kernel: FakeKernel, containers: FakeContainers, run: LocalExec) -> None:
+        self.client, self.kernel, self.containers, self.run = client, kernel, containers, run
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    kernel, containers, run = FakeKernel(foreign=[TRUNK]), FakeContainers(), LocalExec()
+    server = Server(allowed=None)
+    host = Host("host1", kernel, containers, SavedStates(tmp_path / "desired"))
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run), server.grpc)
+    server.listen_unix(str(tmp_path / "agent.sock"))
+    await server.start()
+    channel = open_unix_channel(str(tmp_path / "agent.sock"))
+    yield Rig(AgentClient("host1", channel), kernel, containers, run)
+    await channel.close()
+    await server.stop(grace=1)
+
+
+async def apply(rig: Rig, desired: ClusterHost) -> tuple[list[str], int]:
+    events = []
+    result = await rig.client.apply(desired, lambda event: events.append(event.WhichOneof("event")))
+    return events, result.kernel_writes + result.container_writes
+
+
+async def test_the_plan_comes_first_then_each_action_then_the_result(rig: Rig) -> None:
+    desired = make_desired(make_container())
+    planned = await rig.client.plan(desired)
+    assert [(action.verb, action.kind) for action in planned] == [
+        ("create", "bridge"),
+        ("create", "vlan"),
+        ("create", "container"),
+        ("start", "container"),
+    ]
+    assert rig.kernel.writes == 0
+    assert await apply(rig, desired) == (["planned", *["finished"] * 4, "result"], 5)
+    assert await apply(rig, desired) == (["planned", "result"], 0)
+
+
+async def test_observe_and_probe_say_what_is_there(rig: Rig) -> None:
+    await apply(rig, make_desired(make_container(), generation=7))
+    seen = await rig.client.observe("demo")
+    assert [(item.container.hostname, item.pid) for item in seen.containers] == [("ubuntu011", 1000)]
+    assert dict(seen.generations) == {"demo": 7}
+    assert not (await rig.client.observe("other")).containers
+    probe = await rig.client.probe(make_desired())
+    assert (probe.host, probe.datapath_vlan, dict(probe.generations)) == ("host1", "kernel", {"demo": 7})
+    assert probe.memory_available_bytes > 1 << 20
+    assert [link.name for link in probe.links] == ["eth1"]
+
+
+async def test_an_error_arrives_with_code_host_object_and_hint(rig: Rig) -> None:
+    del rig.kernel.foreign["eth1"]
+    with pytest.raises(CaasError) as caught:
+        await apply(rig, make_desired())
+    assert caught.value.code is Code.NOT_FOUND
+    assert caught.value.message.startswith("host1: vlan eth1.100: its parent eth1")
+    assert "ip link" in caught.value.hint
+
+
+async def test_destroy_removes_it(rig: Rig) -> None:
+    await apply(rig, make_desired(make_container()))
+    await rig.client.destroy("demo", lambda event: None)
+    assert not rig.kernel.things
+    assert not rig.containers.containers
+
+
+async def test_exec_passes_streams_and_status(rig: Rig) -> None:
+    shell = AgentShell(rig.client, "demo", "ubuntu011")
+    done = await shell.run(["/bin/sh", "-c", "cat; echo oops >&2; exit 7"], stdin=b"x" * 200_000, check=False)
+    assert (done.status, len(done.stdout), done.stderr) == (7, 200_000, b"oops\n")
+    with pytest.raises(CaasError, match="ended with 7: oops"):
+        await shell.run(["/bin/sh", "-c", "echo oops >&2; exit 7"])
+
+
+async def test_a_command_that_does_not_read_its_input_is_no_error(rig: Rig) -> None:
+    shell = AgentShell(rig.client, "demo", "ubuntu011")
+    assert (await shell.run(["/bin/true"], stdin=b"x" * 1_000_000)).status == 0
+
+
+async def test_exec_in_a_container_that_is_not_there(rig: Rig) -> None:
+    with pytest.raises(CaasError) as caught:
+        await AgentShell(rig.client, "demo", "ghost").run(["true"])
+    assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_a_command_ends_when_its_caller_goes_or_its_time_is_up(rig: Rig) -> None:
+    shell = AgentShell(rig.client, "demo", "ubuntu011")
+    with pytest.raises(CaasError) as caught:
+        await shell.run(["/bin/sleep", "600"], timeout=0.5)
+    assert caught.value.code is Code.TIMEOUT
+    assert rig.run.last is not None
+    assert await asyncio.wait_for(rig.run.last.wait(), 10) == -9
+
+
+async def test_two_changes_at_once_follow_each_other(rig: Rig) -> None:
+    desired = make_desired(make_container())
+    results = await asyncio.gather(*(apply(rig, desired) for _ in range(4)))
+    assert sorted(writes for _, writes in results) == [0, 0, 0, 5]
