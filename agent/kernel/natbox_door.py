@@ -1,0 +1,332 @@
+"""NATBox's door to the kernel: the path that all VLANs share, and each VLAN's entries in the programs' maps.
+
+Adding or removing a VLAN writes a few map entries and nothing else. An entry is closed (nothing passes) from before
+its first neighbour is there until the last one is, and again while it is removed: a crash leaves no VLAN half open,
+and always leaves the entry, so that the next observation finds what is to be finished.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from agent.kernel import natbox_layout as layout
+from agent.kernel.bpf import BpfMap
+from agent.kernel.errors import kernel_errors
+from agent.kernel.links import SeenLink, find_link
+from agent.kernel.natbox_connections import NETLINK_NETFILTER, Connections
+from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
+from agent.kernel.natbox_programs import NatboxPrograms, check_loads
+from agent.kernel.natbox_rules import UNASKED_REASON, Listen, NatboxRules, make_chains
+from agent.kernel.netlink import Netlink
+from agent.kernel.tally import Tally
+from proto.errors import CaasError, Code
+from proto.model import Gateway, GatewayCounters, GatewayPath, Neighbour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenGateway:
+    """A VLAN as the maps have it. Not intact: half made or half removed, or for a trunk with another MAC."""
+
+    gateway: Gateway
+    intact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPath:
+    """The shared path as the kernel has it: titles of the pieces that are there, and of those that are not."""
+
+    there: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+class NatboxDoor:
+    """Trunk and uplink of the namespace *netns* (None: the caller's). Safe for several threads; every call blocks."""
+
+    def __init__(
+        self, *, trunk: str, uplink: str, memory: Memory, listen: Listen | None = None, netns: str | None = None
+    ) -> None:
+        self.path = GatewayPath(trunk=trunk, uplink=uplink)
+        self._memory = memory
+        self._tally = Tally()
+        self._lock = threading.RLock()
+        self._route = Netlink(netns=netns, tally=self._tally)
+        self._connections = Connections(Netlink(netns=netns, family=NETLINK_NETFILTER, tally=self._tally))
+        chains = make_chains(trunk=trunk, uplink=uplink, listen=listen)
+        self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
+        self._programs: NatboxPrograms | None = None
+        self._trunk_index = 0
+
+    @property
+    def writes(self) -> int:
+        """How many changing netlink, nft, tc, BPF and sysctl calls were made since the door was opened."""
+        return self._tally.writes
+
+    def lacks(self) -> Sequence[tuple[str, str]]:
+        """What this machine cannot do, each with the command that mends it. Changes nothing."""
+        found = []
+        for name in (self.path.trunk, self.path.uplink):
+            link = self._find(name)
+            if link is None:
+                found.append((f"link {name} does not exist", "give --trunk and --uplink links that `ip link` lists"))
+            elif not link.up:
+                found.append((f"link {name} is down", f"ip link set {name} up"))
+        checks: tuple[Callable[[], object], ...] = (check_loads, self._rules.check)
+        for check in checks:
+            try:
+                check()
+            except CaasError as exc:
+                found.append((exc.message, exc.hint or "use a kernel with tc BPF, nftables NAT and conntrack zones"))
+        return found
+
+    def trunk_mtu(self) -> int:
+        """Bytes of an IPv4 packet on the trunk; a tag comes on top."""
+        return self._link(self.path.trunk).mtu
+
+    def uplink_addresses(self) -> Sequence[ipaddress.IPv4Interface]:
+        """What out-bound packets may have as their source."""
+        index = self._link(self.path.uplink).index
+        return [address for _, address in list_addresses(self._route, index)]
+
+    def own_addresses(self) -> Sequence[ipaddress.IPv4Address]:
+        """Addresses that the stack takes for itself whatever the VLAN: no tenant may have them."""
+        found = {address.ip for _, address in list_addresses(self._route)}
+        return sorted(found | {layout.STACK_ADDRESS})
+
+    def observe_path(self) -> SeenPath:
+        """Which pieces of the shared path are there."""
+        with self._lock:
+            if self._find(self.path.trunk) is None or self._find(self.path.uplink) is None:
+                return SeenPath(there=(), missing=(f"{self.path.trunk} or {self.path.uplink}",))
+            state = {piece.title: piece.is_there() for piece in self._pieces()}
+        return SeenPath(
+            there=tuple(title for title, there in state.items() if there),
+            missing=tuple(title for title, there in state.items() if not there),
+        )
+
+    def lay_path(self) -> None:
+        """Make what is missing of the shared path. On a failure, what this call made is removed again."""
+        with self._lock, ExitStack() as undo:
+            for name in (self.path.trunk, self.path.uplink):
+                if not self._link(name).up:
+                    raise CaasError(Code.FAILED, f"link {name} is down", hint=f"ip link set {name} up")
+            for piece in self._pieces():
+                if not piece.is_there():
+                    undo.callback(piece.remove)
+                    piece.make()
+            undo.pop_all()
+
+    def lift_path(self) -> None:
+        """Remove the shared path and put settings back to what they were. Already gone is success."""
+        with self._lock:
+            if self._find(self.path.trunk) is None or self._find(self.path.uplink) is None:
+                self._rules.remove()
+                return
+            for piece in reversed(self._pieces()):
+                piece.remove()
+
+    def observe_all(self) -> dict[int, SeenGateway]:
+        """Every VLAN in the maps, by VID."""
+        with self._lock:
+            maps = self._maps()
+            if not maps:
+                return {}
+            neighbours: dict[int, list[Neighbour]] = {}
+            for key, value in maps["nb_neighbours"].items():
+                vid, neighbour = layout.read_neighbour(key, value)
+                neighbours.setdefault(vid, []).append(neighbour)
+            mac = self._link(self.path.trunk).mac
+            entries = [layout.read_vlan_entry(*item) for item in maps["nb_vlans"].items()]
+            return {entry.vid: _seen(entry, neighbours.get(entry.vid, ()), mac) for entry in entries}
+
+    def observe(self, expected: Iterable[Gateway]) -> dict[int, SeenGateway]:
+        """The VLANs of *expected*, by VID, with those of its neighbours that are there: whatever the number of others."""
+        with self._lock:
+            maps = self._maps()
+            if not maps:
+                return {}
+            addresses: dict[int, set[ipaddress.IPv4Address]] = {}
+            for gateway in expected:
+                addresses.setdefault(gateway.vid, set()).update(each.address for each in gateway.neighbours)
+            mac = self._link(self.path.trunk).mac
+            found = {}
+            for vid, candidates in addresses.items():
+                key = layout.make_vid_key(vid)
+                value = maps["nb_vlans"].lookup(key)
+                if value is not None:
+                    near = _look_up_neighbours(maps["nb_neighbours"], vid, candidates)
+                    found[vid] = _seen(layout.read_vlan_entry(key, value), near, mac)
+            return found
+
+    def create(self, gateway: Gateway) -> None:
+        """Open the VLAN. CONFLICT where its VID is there for somebody else."""
+        with self._lock:
+            maps = self._laid_maps()
+            key, mac = layout.make_vid_key(gateway.vid), self._link(self.path.trunk).mac.hex(":")
+            self._check_owner(maps, gateway)
+            maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=False))
+            self._reset_counters(maps, gateway.vid)
+            maps["nb_subnets"].update(layout.make_subnet_key(gateway.gateway.network), layout.USED)
+            maps["nb_neighbours"].update_many(layout.make_neighbours(gateway.vid, gateway.neighbours))
+            maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=True))
+
+    def change(self, before: Gateway, after: Gateway) -> None:
+        """Make the VLAN *before* into *after*. Neighbours that stay, and their connections, do not notice."""
+        with self._lock:
+            maps = self._laid_maps()
+            mac = self._link(self.path.trunk).mac.hex(":")
+            self._check_owner(maps, after)
+            old = layout.make_neighbours(before.vid, before.neighbours)
+            new = layout.make_neighbours(after.vid, after.neighbours)
+            maps["nb_subnets"].update(layout.make_subnet_key(after.gateway.network), layout.USED)
+            maps["nb_neighbours"].update_many({key: new[key] for key in new if old.get(key) != new[key]})
+            entry = layout.make_vlan_entry(after, mac=mac, is_open=True)
+            maps["nb_vlans"].update(layout.make_vid_key(after.vid), entry)
+            for gone in old.keys() - new.keys():
+                maps["nb_neighbours"].delete(gone)
+            if before.gateway.network != after.gateway.network:
+                _release_subnet(maps, before)
+
+    def delete(self, gateway: Gateway) -> None:
+        """Close the VLAN, end its connections, forget it. Already gone is success; somebody else's is CONFLICT."""
+        with self._lock:
+            maps = self._maps()
+            key = layout.make_vid_key(gateway.vid)
+            if not maps or maps["nb_vlans"].lookup(key) is None:
+                return
+            self._check_owner(maps, gateway)
+            mac = self._link(self.path.trunk).mac.hex(":")
+            maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=False))
+            for near in maps["nb_neighbours"].items():
+                if layout.read_neighbour(*near)[0] == gateway.vid:
+                    maps["nb_neighbours"].delete(near[0])
+            self._connections.end_all(gateway.vid)
+            self._rules.forget(gateway.vid)
+            self._reset_counters(maps, gateway.vid)
+            _release_subnet(maps, gateway)
+            maps["nb_vlans"].delete(key)
+
+    def counters(self, vids: Iterable[int]) -> Sequence[GatewayCounters]:
+        """What passed and what was dropped of each VID since its entry was made."""
+        with self._lock:
+            maps = self._maps()
+            stack_drops = self._rules.vlan_drops() if maps else {}
+            return [_read_counters(maps, vid, stack_drops.get(vid, {})) for vid in sorted(vids)] if maps else []
+
+    def trunk_drops(self, owned: Iterable[int]) -> dict[str, int]:
+        """What was dropped that belongs to none of the VIDs *owned*, by reason."""
+        with self._lock:
+            maps = self._maps()
+            if not maps:
+                return {}
+            sums: dict[str, int] = {}
+            skipped = set(owned)
+            for key, value in maps["nb_drops"].items():
+                if value != layout.NO_DROPS and layout.read_vid_key(key) not in skipped:
+                    for reason, number in layout.read_drops(value).items():
+                        sums[reason] = sums.get(reason, 0) + number
+            if unasked := self._rules.unasked():
+                sums[UNASKED_REASON] = unasked
+            return sums
+
+    def connections(self, vid: int) -> int:
+        """How many connections the VLAN has at this moment."""
+        return self._connections.count(vid)
+
+    def _find(self, name: str) -> SeenLink | None:
+        with kernel_errors(f"look for link {name}"):
+            return find_link(self._route, name)
+
+    def _link(self, name: str) -> SeenLink:
+        found = self._find(name)
+        if found is None:
+            raise CaasError(Code.NOT_FOUND, f"link {name} does not exist", hint="ip link")
+        return found
+
+    def _pieces(self) -> tuple[Piece, ...]:
+        """First the rules that drop, then the stack, then what lets packets into it."""
+        trunk, uplink = self._link(self.path.trunk), self._link(self.path.uplink)
+        stack = make_pieces(self._route, trunk, uplink, memory=self._memory, tally=self._tally)
+        return (self._rules, *stack, self._programs_on(trunk))
+
+    def _programs_on(self, trunk: SeenLink) -> NatboxPrograms:
+        if self._programs is None or self._trunk_index != trunk.index:
+            if self._programs is not None:
+                self._programs.close()
+            self._programs = NatboxPrograms(self._route, trunk, memory=self._memory, tally=self._tally)
+            self._programs.adopt()
+            self._trunk_index = trunk.index
+        return self._programs
+
+    def _maps(self) -> dict[str, BpfMap]:
+        """The maps, or none where no program of ours is attached."""
+        trunk = self._find(self.path.trunk)
+        if trunk is None:
+            return {}
+        programs = self._programs_on(trunk)
+        return {} if programs.is_gone() else dict(programs.maps)
+
+    def _laid_maps(self) -> dict[str, BpfMap]:
+        maps = self._maps()
+        if not maps:
+            raise CaasError(Code.FAILED, f"NATBox's programs are not on {self.path.trunk}", hint="apply a table again")
+        return maps
+
+    def _check_owner(self, maps: dict[str, BpfMap], gateway: Gateway) -> None:
+        key = layout.make_vid_key(gateway.vid)
+        value = maps["nb_vlans"].lookup(key)
+        if value is not None and (owner := layout.read_vlan_entry(key, value).owner).cluster != gateway.cluster:
+            raise CaasError(
+                Code.CONFLICT,
+                f"gateway {gateway.name}: VID {gateway.vid} belongs to cluster {owner.cluster}",
+                hint="choose another VID for one of the two clusters",
+            )
+
+    def _reset_counters(self, maps: dict[str, BpfMap], vid: int) -> None:
+        key = layout.make_vid_key(vid)
+        for name in ("nb_traffic", "nb_drops"):
+            maps[name].update(key, bytes(maps[name].value_size))
+
+
+def _seen(entry: layout.VlanEntry, neighbours: Iterable[Neighbour], mac: bytes) -> SeenGateway:
+    gateway = Gateway(
+        cluster=entry.owner.cluster,
+        network=entry.owner.object,
+        vid=entry.vid,
+        gateway=entry.gateway,
+        neighbours=tuple(sorted(neighbours, key=lambda each: each.address)),
+    )
+    return SeenGateway(gateway=gateway, intact=entry.open and entry.mac == mac.hex(":"))
+
+
+def _look_up_neighbours(table: BpfMap, vid: int, addresses: Iterable[ipaddress.IPv4Address]) -> list[Neighbour]:
+    keys = [layout.make_neighbour_key(vid, address) for address in addresses]
+    return [layout.read_neighbour(key, value)[1] for key in keys if (value := table.lookup(key)) is not None]
+
+
+def _release_subnet(maps: dict[str, BpfMap], gateway: Gateway) -> None:
+    """Forget the subnet unless another VLAN has the same."""
+    for item in maps["nb_vlans"].items():
+        entry = layout.read_vlan_entry(*item)
+        if entry.vid != gateway.vid and entry.gateway.network == gateway.gateway.network:
+            return
+    maps["nb_subnets"].delete(layout.make_subnet_key(gateway.gateway.network))
+
+
+def _read_counters(maps: dict[str, BpfMap], vid: int, stack_drops: dict[str, int]) -> GatewayCounters:
+    key = layout.make_vid_key(vid)
+    traffic, drops = maps["nb_traffic"].lookup(key), maps["nb_drops"].lookup(key)
+    assert traffic is not None  # arrays have every index
+    assert drops is not None
+    out_packets, out_bytes, in_packets, in_bytes = layout.read_traffic(traffic)
+    return GatewayCounters(
+        vid=vid,
+        out_packets=out_packets,
+        out_bytes=out_bytes,
+        in_packets=in_packets,
+        in_bytes=in_bytes,
+        drops=tuple(sorted((layout.read_drops(drops) | stack_drops).items())),
+    )
