@@ -1,0 +1,63 @@
+"""How people reach the cluster: openrc and clouds.yaml, and the stock client beside the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from coordinator.nova.goals import File
+from coordinator.nova.secrets import Secrets
+from coordinator.nova.site import Site
+from coordinator.nova.urls import keystone_url
+
+OPENRC = "/root/openrc"
+#: Debian's python3-openstackclient, which nova-common depends on. The shell reads the password; no argv has it.
+_RUN_CLIENT = f'. {OPENRC} && exec openstack "$@"'
+
+
+def make_settings(site: Site, secrets: Secrets) -> Mapping[str, str]:
+    """The OS_* variables of the administrator."""
+    return {
+        "OS_AUTH_URL": keystone_url(site),
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_USERNAME": "admin",
+        "OS_PASSWORD": secrets.admin_password,
+        "OS_PROJECT_NAME": "admin",
+        "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default",
+        "OS_REGION_NAME": site.region,
+        "OS_INTERFACE": "internal",
+    }
+
+
+def openrc_text(site: Site, secrets: Secrets) -> str:
+    """The text of an openrc file. It holds the administrator's password: only for the user's own terminal."""
+    return "".join(f"export {name}='{value}'\n" for name, value in make_settings(site, secrets).items())
+
+
+def clouds_yaml_text(site: Site, secrets: Secrets) -> str:
+    """The text of a clouds.yaml with one cloud, called like the cluster. It holds the administrator's password."""
+    settings = make_settings(site, secrets)
+    return (
+        "clouds:\n"
+        f"  {site.cluster}:\n"
+        "    auth:\n"
+        f"      auth_url: {settings['OS_AUTH_URL']}\n"
+        f"      username: {settings['OS_USERNAME']}\n"
+        f"      password: '{settings['OS_PASSWORD']}'\n"
+        f"      project_name: {settings['OS_PROJECT_NAME']}\n"
+        f"      user_domain_name: {settings['OS_USER_DOMAIN_NAME']}\n"
+        f"      project_domain_name: {settings['OS_PROJECT_DOMAIN_NAME']}\n"
+        f"    region_name: {settings['OS_REGION_NAME']}\n"
+        f"    interface: {settings['OS_INTERFACE']}\n"
+        "    identity_api_version: 3\n"
+    )
+
+
+def make_openrc_file(site: Site, secrets: Secrets) -> File:
+    """root's openrc in a container with an API."""
+    return File(path=OPENRC, content=openrc_text(site, secrets), mode="0600")
+
+
+def openstack_argv(args: Sequence[str]) -> tuple[str, ...]:
+    """What to run in the container with the role nova-api for `caas openstack NAME -- ARGS`."""
+    return ("/bin/sh", "-c", _RUN_CLIENT, "openstack", *args)

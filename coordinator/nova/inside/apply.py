@@ -1,0 +1,142 @@
+"""Runs inside a container: write files, run commands, start units, wait until they serve.
+
+What is as wanted already is left alone: a file is written only where it differs, a unit is restarted only where
+what it read at its start differs. So it can be run again after it died half-way.
+"""
+
+import grp
+import hashlib
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+STARTED = "/run/caas/started/"
+PAUSE = 0.05
+LOG_LINES = 12
+
+
+def write_file(entry: dict[str, Any]) -> None:
+    """Make the file of *entry* (path, content, mode, owner, group) as it says, by rename, never readable before."""
+    path, content = str(entry["path"]), str(entry["content"]).encode()
+    uid, gid = pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
+    mode = int(entry["mode"], 8)
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            same = (file.read(), status.st_mode & 0o7777, status.st_uid, status.st_gid) == (content, mode, uid, gid)
+    except OSError:
+        same = False
+    if same:
+        return
+    make_folder(os.path.dirname(path), uid, gid, entry.get("folder_mode", ""))
+    number, temporary = tempfile.mkstemp(prefix=".caas-", dir=os.path.dirname(path))  # 0600
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            os.fchown(number, uid, gid)
+            os.fchmod(number, mode)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def make_folder(folder: str, uid: int, gid: int, mode: str) -> None:
+    """*folder*, with an owner and a mode of its own where *mode* is given."""
+    os.makedirs(folder, exist_ok=True)
+    if mode:
+        os.chown(folder, uid, gid)
+        os.chmod(folder, int(mode, 8))
+
+
+def run_command(command: dict[str, Any]) -> None:
+    """Run its argv with its stdin and env; die with its last lines where it fails."""
+    environment = {**os.environ, **command.get("env", {})}
+    done = subprocess.run(
+        command["argv"],
+        input=command.get("stdin", ""),
+        env=environment,
+        user=command.get("user"),
+        group=command.get("user"),
+        extra_groups=[] if command.get("user") else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = (done.stdout + done.stderr).splitlines()[-LOG_LINES:]
+        sys.exit("\n".join([f"{command['argv'][0]} ended with {done.returncode}", *lines]))
+
+
+def _active(unit: str) -> str:
+    argv = ["systemctl", "show", "-p", "ActiveState", "--value", f"{unit}.service"]
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def start_unit(unit: dict[str, Any]) -> None:
+    """Start it, or restart it where it runs with other files than those listed in its `reads`."""
+    name, reads = str(unit["name"]), unit["reads"]
+    wanted = "".join(f"{hashlib.sha256(_read(path)).hexdigest()}  {path}\n" for path in reads)
+    if _active(name) == "active" and _read(STARTED + name).decode() == wanted:
+        return
+    # A start job that a run before us left waiting would be joined, with the files it has read.
+    verb = "start" if _active(name) == "inactive" else "restart"
+    argv = ["systemctl", verb, f"{name}.service"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or _active(name) not in ("active", "activating", "reloading"):
+        give_up(name, f"{name} did not start")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def give_up(unit: str, why: str) -> None:
+    """Die with *why* and the last lines of the unit's journal and log."""
+    argv = ["journalctl", "--no-pager", "--output=cat", "-n", str(LOG_LINES), "-u", f"{unit}.service"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    sys.exit("\n".join([why, *done.stdout.splitlines()]))
+
+
+def wait_for(unit: str, place: str, deadline: float) -> None:
+    """Wait until HOST:PORT takes connections, or HOST:PORT/PATH answers with a status below 400."""
+    address, slash, path = place.partition("/")
+    host, _, port = address.partition(":")
+    last = "nobody listens"
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, int(port)), timeout=deadline - time.monotonic()) as connection:
+                if not slash:
+                    return
+                connection.sendall(f"GET /{path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+                last = connection.recv(64).split(b"\r\n")[0].decode(errors="replace")
+                if last.split()[1:2] and int(last.split()[1]) < 400:
+                    return
+        except (OSError, ValueError) as exc:
+            last = str(exc)
+        time.sleep(PAUSE)
+    give_up(unit, f"{unit}: {place} did not answer in time: {last}")
+
+
+def main(job: dict[str, Any]) -> None:
+    """*job*: files, before (commands), units, wait ([unit, place]), after (commands), seconds."""
+    deadline = time.monotonic() + float(job["seconds"])
+    for entry in job["files"]:
+        write_file(entry)
+    for command in job["before"]:
+        run_command(command)
+    for unit in job["units"]:
+        start_unit(unit)
+    for unit, place in job["wait"]:
+        wait_for(unit, place, deadline)
+    for command in job["after"]:
+        run_command(command)

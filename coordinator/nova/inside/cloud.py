@@ -1,0 +1,255 @@
+"""Runs inside the container of an API: talk to keystone, glance and nova as the administrator, over plain HTTP.
+
+One process for many requests; no client library, whose import alone takes a second. The password is read from
+root's openrc. Prints one JSON document.
+"""
+
+import http.client
+import json
+import sys
+import time
+import urllib.parse
+from typing import Any
+
+OPENRC = "/root/openrc"
+PAUSE = 0.2
+#: compute API 2.74 takes the host of a new server in `host`; 2.37 made `networks` a must.
+MICROVERSION = "2.74"
+
+
+class RefusedError(Exception):
+    """A request that was answered with an error: the message shows it."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Cloud:
+    """A session with keystone: a token, the catalog, one connection for each service."""
+
+    def __init__(self) -> None:
+        with open(OPENRC) as file:
+            lines = [line.strip().removeprefix("export ") for line in file if "=" in line]
+        self.settings = {key: value.strip("'\"") for key, _, value in (line.partition("=") for line in lines)}
+        self._token = ""
+        self._urls: dict[str, str] = {"identity": self.settings["OS_AUTH_URL"]}
+        self._connections: dict[str, http.client.HTTPConnection] = {}
+        self._log_in()
+
+    def _log_in(self) -> None:
+        user = {
+            "name": self.settings["OS_USERNAME"],
+            "password": self.settings["OS_PASSWORD"],
+            "domain": {"name": self.settings["OS_USER_DOMAIN_NAME"]},
+        }
+        scope = {
+            "project": {
+                "name": self.settings["OS_PROJECT_NAME"],
+                "domain": {"name": self.settings["OS_PROJECT_DOMAIN_NAME"]},
+            }
+        }
+        body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
+        answer = self._send("identity", "POST", "/auth/tokens", json.dumps(body).encode(), {})
+        self._token = str(answer["headers"]["X-Subject-Token"])
+        for service in json.loads(answer["body"])["token"]["catalog"]:
+            for endpoint in service["endpoints"]:
+                if endpoint["interface"] == "internal":
+                    self._urls[service["type"]] = endpoint["url"].rstrip("/")
+        self._urls["identity"] = self.settings["OS_AUTH_URL"]
+
+    def _send(self, service: str, method: str, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        if service not in self._urls:
+            raise RefusedError(f"keystone's catalog has no service of type {service}", 0)
+        url = urllib.parse.urlsplit(self._urls[service])
+        # A connection for each request: uwsgi here closes them anyway.
+        connection = http.client.HTTPConnection(url.netloc, timeout=60)
+        try:
+            connection.request(method, url.path + path, body or None, headers | {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except OSError as exc:
+            raise RefusedError(f"{service} at {url.netloc} does not answer: {exc}", 0) from exc
+        finally:
+            connection.close()
+        if response.status >= 400:
+            text = content.decode(errors="replace")[:400]
+            raise RefusedError(f"{method} {service} {path} was answered {response.status}: {text}", response.status)
+        return {"headers": response.headers, "body": content}
+
+    def call(self, service: str, method: str, path: str, body: object = None, **headers: str) -> Any:
+        """The decoded answer of one request, or None where it is empty. RefusedError for a status from 400 on."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        all_headers = {"X-Auth-Token": self._token, "Accept": "application/json"}
+        all_headers |= {"OpenStack-API-Version": f"compute {MICROVERSION}"} if service == "compute" else {}
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = self._send(service, method, path, data, all_headers)
+        return json.loads(answer["body"]) if answer["body"] else None
+
+
+def make_catalog(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """Project, users with their roles, services, endpoints: what is there already is kept or corrected."""
+
+    def ensure(kind: str, name: str, query: str, body: dict[str, Any]) -> Any:
+        found = cloud.call("identity", "GET", f"/{kind}s?{query}")[f"{kind}s"]
+        return found[0] if found else cloud.call("identity", "POST", f"/{kind}s", {kind: body})[kind]
+
+    domain = "default"
+    project = ensure(
+        "project",
+        job["project"],
+        f"name={job['project']}&domain_id={domain}",
+        {"name": job["project"], "domain_id": domain, "description": "Accounts of the services"},
+    )
+    roles = {
+        name: ensure("role", name, f"name={name}", {"name": name})["id"]
+        for name in sorted({role for user in job["users"] for role in user["roles"]})
+    }
+    for user in job["users"]:
+        body = {"name": user["name"], "domain_id": domain, "password": user["password"]}
+        found = cloud.call("identity", "GET", f"/users?name={user['name']}&domain_id={domain}")["users"]
+        if found:
+            cloud.call("identity", "PATCH", f"/users/{found[0]['id']}", {"user": {"password": user["password"]}})
+        identity = (found or [cloud.call("identity", "POST", "/users", {"user": body})["user"]])[0]["id"]
+        for role in user["roles"]:
+            cloud.call("identity", "PUT", f"/projects/{project['id']}/users/{identity}/roles/{roles[role]}")
+    for wanted in job["services"]:
+        body = {"name": wanted["name"], "type": wanted["type"], "description": wanted["description"]}
+        service = ensure("service", wanted["name"], f"name={wanted['name']}&type={wanted['type']}", body)
+        make_endpoints(cloud, service["id"], wanted["url"], job["region"])
+    return {}
+
+
+def make_endpoints(cloud: Cloud, service: str, url: str, region: str) -> None:
+    """The service's three endpoints, all with *url*."""
+    found = cloud.call("identity", "GET", f"/endpoints?service_id={service}")["endpoints"]
+    there = {endpoint["interface"]: endpoint for endpoint in found}
+    for interface in ("public", "internal", "admin"):
+        body = {"interface": interface, "service_id": service, "region_id": region, "url": url}
+        if interface not in there:
+            cloud.call("identity", "POST", "/endpoints", {"endpoint": body})
+        elif (there[interface]["url"], there[interface]["region_id"]) != (url, region):
+            cloud.call("identity", "PATCH", f"/endpoints/{there[interface]['id']}", {"endpoint": body})
+
+
+def list_services(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """What nova's API says of its services: [{binary, host, state, status}]."""
+    found = cloud.call("compute", "GET", "/os-services")["services"]
+    services = [{key: str(entry[key]) for key in ("binary", "host", "state", "status")} for entry in found]
+    services.sort(key=lambda entry: (entry["binary"], entry["host"]))
+    up = sum(entry["binary"] == "nova-compute" and entry["state"] == "up" for entry in services)
+    return {"services": services, "computes_up": up}
+
+
+def wait_for_computes(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """Wait until nova calls every host of *hosts* up and lists its hypervisor, which needs the host's mapping."""
+    deadline = time.monotonic() + job["seconds"]
+    while True:
+        status = list_services(cloud, job)
+        up = {
+            entry["host"]
+            for entry in status["services"]
+            if entry["state"] == "up" and entry["binary"] == "nova-compute"
+        }
+        if set(job["hosts"]) <= up:
+            found = cloud.call("compute", "GET", "/os-hypervisors/detail")["hypervisors"]
+            mapped = {entry["service"]["host"] for entry in found}
+            if set(job["hosts"]) <= mapped:
+                return status
+        if time.monotonic() > deadline:
+            missing = sorted(set(job["hosts"]) - up) or sorted(set(job["hosts"]) - mapped)
+            raise RefusedError(f"after {job['seconds']} s nova does not show as up: {', '.join(missing)}", 0)
+        time.sleep(PAUSE)
+
+
+def make_test_things(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """The image and the flavor that test servers are made from, both called *name*."""
+    name = job["name"]
+    images = cloud.call("image", "GET", f"/v2/images?name={name}")["images"]
+    for image in images:
+        if image["status"] != "active":  # a run() before this one died between the two requests
+            cloud.call("image", "DELETE", f"/v2/images/{image['id']}")
+    if not any(image["status"] == "active" for image in images):
+        body = {"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "public", "min_disk": 0}
+        image = cloud.call("image", "POST", "/v2/images", body)
+        data = job["text"].encode().ljust(512, b"\0")
+        cloud.call("image", "PUT", f"/v2/images/{image['id']}/file", data, Content_Type="application/octet-stream")
+    flavors = cloud.call("compute", "GET", "/flavors?is_public=None")["flavors"]
+    if name not in {flavor["name"] for flavor in flavors}:
+        flavor = {"name": name, "vcpus": 1, "ram": 64, "disk": 1, "id": "auto"}
+        cloud.call("compute", "POST", "/flavors", {"flavor": flavor | {"description": "For the test servers of caas"}})
+    return {}
+
+
+def boot_and_delete(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """Boot a server on *host* without a network, see it there, delete it, see it gone; seconds of each."""
+    deadline = time.monotonic() + job["seconds"]
+    server_name, host = f"{job['name']}-{job['host']}", job["host"]
+    for old in cloud.call("compute", "GET", f"/servers?name=^{server_name}$&all_tenants=1")["servers"]:
+        _delete_server(cloud, old["id"], deadline)
+    image = cloud.call("image", "GET", f"/v2/images?name={job['name']}&status=active")["images"][0]["id"]
+    flavors = cloud.call("compute", "GET", "/flavors?is_public=None")["flavors"]
+    flavor = next(entry["id"] for entry in flavors if entry["name"] == job["name"])
+    body = {"name": server_name, "imageRef": image, "flavorRef": flavor, "networks": "none", "host": host}
+    begun = time.monotonic()
+    server = cloud.call("compute", "POST", "/servers", {"server": body})["server"]["id"]
+    try:
+        _wait_until_active(cloud, server, host, deadline)
+        booted = time.monotonic()
+    finally:
+        _delete_server(cloud, server, deadline)
+    return {"host": host, "boot": round(booted - begun, 2), "delete": round(time.monotonic() - booted, 2)}
+
+
+def _wait_until_active(cloud: Cloud, server: str, host: str, deadline: float) -> None:
+    while True:
+        seen = cloud.call("compute", "GET", f"/servers/{server}")["server"]
+        state, where = seen["status"], seen.get("OS-EXT-SRV-ATTR:host")
+        if state == "ACTIVE":
+            if where != host:
+                raise RefusedError(f"the test server was to boot on {host} and is on {where}", 0)
+            return
+        if state == "ERROR" or time.monotonic() > deadline:
+            raise RefusedError(
+                f"the test server on {host} is {state}: {seen.get('fault', {}).get('message', 'too late')}", 0
+            )
+        time.sleep(PAUSE)
+
+
+def _delete_server(cloud: Cloud, server: str, deadline: float) -> None:
+    try:
+        cloud.call("compute", "DELETE", f"/servers/{server}")
+        while True:
+            state = cloud.call("compute", "GET", f"/servers/{server}")["server"]["status"]
+            if state == "ERROR" or time.monotonic() > deadline:
+                raise RefusedError(f"test server {server} cannot be deleted: it is {state}", 0)
+            time.sleep(PAUSE)
+    except RefusedError as exc:
+        if exc.status != 404:
+            raise
+
+
+def forget_compute(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """Delete the compute service of *host*, with its provider in placement and its mapping. Gone is success."""
+    found = cloud.call("compute", "GET", f"/os-services?binary=nova-compute&host={job['host']}")["services"]
+    for entry in found:
+        cloud.call("compute", "DELETE", f"/os-services/{entry['id']}")
+    return {}
+
+
+ACTIONS = {
+    "catalog": make_catalog,
+    "status": list_services,
+    "up": wait_for_computes,
+    "prepare": make_test_things,
+    "boot": boot_and_delete,
+    "forget": forget_compute,
+}
+
+
+def main(job: dict[str, Any]) -> None:
+    """*job*: `action`, one of ACTIONS, and what that takes."""
+    try:
+        json.dump(ACTIONS[job["action"]](Cloud(), job), sys.stdout)
+    except RefusedError as exc:
+        sys.exit(str(exc))

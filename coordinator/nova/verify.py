@@ -1,0 +1,201 @@
+"""The end of a bring-up: nova itself lists every compute `up`, and a server has booted on each.
+
+Whether that was so is looked up, not remembered: the API's list of services, and nova's rows of the test servers
+that were launched on a host and deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.nova import compute, control, glance, keystone
+from coordinator.nova.cloud import nova_status, run_cloud
+from coordinator.nova.goals import Goal, Rows
+from coordinator.nova.site import Member, Role
+from coordinator.nova.step import World, without_secrets
+from coordinator.steps import Shell, Step
+
+#: The image, the flavor and (with the host's name) the servers that tests boot.
+TEST_NAME = "caas-test"
+TEST_TEXT = "An image for the test servers of caas: no operating system, the fake driver starts anything.\n"
+PREPARE_SECONDS = 60.0
+UP_SECONDS = 90.0
+BOOT_SECONDS = 120.0
+
+IMAGES_QUERY = "SELECT name, status FROM glance.images WHERE deleted = 0"
+FLAVORS_QUERY = "SELECT name, is_public FROM nova_api.flavors"
+BOOTED_QUERY = (
+    "SELECT DISTINCT host FROM nova.instances WHERE display_name = CONCAT('caas-test-', host)"
+    " AND launched_at IS NOT NULL AND deleted != 0 AND node IS NOT NULL"
+)
+
+
+class Status:
+    """nova's own list of services, asked for once by all steps that look at it."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._lock = asyncio.Lock()
+        self._up: frozenset[str] | None = None
+
+    def forget(self) -> None:
+        self._up = None
+
+    async def up(self) -> frozenset[str]:
+        """Hosts of nova-compute services that nova calls up."""
+        async with self._lock:
+            if self._up is None:
+                services = (await nova_status(self._shell))["services"]
+                self._up = frozenset(
+                    str(entry["host"])
+                    for entry in services
+                    if entry["binary"] == "nova-compute" and entry["state"] == "up"
+                )
+            return self._up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareStep:
+    """The test image and the test flavor."""
+
+    id: str
+    title: str
+    needs: frozenset[str]
+    world: World
+    goal: Goal
+
+    async def done(self) -> bool:
+        async with without_secrets(self.world.secrets, self.id):
+            return not await self.goal.lacks()
+
+    async def run(self) -> None:
+        job = {"action": "prepare", "name": TEST_NAME, "text": TEST_TEXT}
+        async with without_secrets(self.world.secrets, self.id):
+            try:
+                await run_cloud(self.world.shell(Role.NOVA_API), job, seconds=PREPARE_SECONDS)
+            finally:
+                self.goal.look.forget()
+
+    async def undo(self) -> None:
+        """Image and flavor stay: they harm nobody and go with the cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpStep:
+    """nova lists the compute on one host as up, and has mapped it into its cell."""
+
+    id: str
+    title: str
+    needs: frozenset[str]
+    world: World
+    status: Status
+    compute: Step
+    host: str
+
+    async def done(self) -> bool:
+        # Nobody to ask while the compute is not running as wanted: that saves a request that must fail.
+        if not await self.compute.done():
+            return False
+        async with without_secrets(self.world.secrets, self.id):
+            return self.host in await self.status.up()
+
+    async def run(self) -> None:
+        async with without_secrets(self.world.secrets, self.id):
+            try:
+                job: dict[str, Any] = {"action": "up", "hosts": [self.host]}
+                await run_cloud(self.world.shell(Role.NOVA_API), job, seconds=UP_SECONDS)
+            finally:
+                self.status.forget()
+
+    async def undo(self) -> None:
+        """Nothing was made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootStep:
+    """A server has been booted on one host, and deleted."""
+
+    id: str
+    title: str
+    needs: frozenset[str]
+    world: World
+    goal: Goal
+    host: str
+
+    async def done(self) -> bool:
+        async with without_secrets(self.world.secrets, self.id):
+            return not await self.goal.lacks()
+
+    async def run(self) -> None:
+        async with without_secrets(self.world.secrets, self.id):
+            try:
+                await boot_test(self.world.shell(Role.NOVA_API), self.host)
+            finally:
+                self.goal.look.forget()
+
+    async def undo(self) -> None:
+        """run() deletes what it boots, also where it fails."""
+
+
+async def boot_test(shell: Shell, host: str) -> dict[str, Any]:
+    """Boot a server on *host* without a network and delete it: `{"host", "boot", "delete"}`, in seconds.
+
+    *shell* is that of the container with the role nova-api. FAILED with nova's own words where it does not boot.
+    """
+    job = {"action": "boot", "name": TEST_NAME, "host": host}
+    return await run_cloud(shell, job, seconds=BOOT_SECONDS)
+
+
+def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...]) -> tuple[Step, ...]:
+    """The test's image and flavor, then for each compute: up, booted."""
+    status = Status(world.shell(Role.NOVA_API))
+    holder = world.site.holder(Role.NOVA_API).hostname
+    prepare = PrepareStep(
+        id=f"verify/prepare:{holder}",
+        title="verify: image and flavor of the test servers",
+        needs=frozenset({keystone.catalog_id(world), glance.step_id(world), control.api_id(world)}),
+        world=world,
+        goal=Goal(
+            look=world.look(Role.DATABASE),
+            rows=(
+                Rows(query=IMAGES_QUERY, wanted=frozenset({(TEST_NAME, "active")})),
+                Rows(query=FLAVORS_QUERY, wanted=frozenset({(TEST_NAME, "1")})),
+            ),
+        ),
+    )
+    steps: list[Step] = [prepare]
+    for step in computes:
+        up = _make_up(world, step, status)
+        steps += [up, _make_boot(world, step.member, frozenset({up.id, prepare.id}))]
+    return tuple(steps)
+
+
+def _make_up(world: World, step: compute.ComputeStep, status: Status) -> UpStep:
+    host = step.member.hostname
+    return UpStep(
+        id=f"verify/up:{host}",
+        title=f"verify: nova lists {host} as up",
+        needs=frozenset(
+            {step.id, control.api_id(world), control.daemon_id(world, Role.NOVA_SCHEDULER), keystone.catalog_id(world)}
+        ),
+        world=world,
+        status=status,
+        compute=step,
+        host=host,
+    )
+
+
+def _make_boot(world: World, member: Member, needs: frozenset[str]) -> BootStep:
+    return BootStep(
+        id=f"verify/boot:{member.hostname}",
+        title=f"verify: a server boots on {member.hostname}",
+        needs=needs,
+        world=world,
+        goal=Goal(
+            look=world.look(Role.DATABASE),
+            rows=(Rows(query=BOOTED_QUERY, wanted=frozenset({(member.hostname,)})),),
+        ),
+        host=member.hostname,
+    )
