@@ -194,17 +194,16 @@ def _spec(name: str, fields: Fields) -> ContainerSpec | None:
     host = fields.scalar("host", "a host of this file")
     network = fields.scalar("network", "a network of this file")
     address = fields.address("address")
-    words = []
-    for word in fields.words("roles"):
-        if word.text in ROLE_WORDS:
-            words.append(word.text)
-        else:
-            hint = suggest(word.text, ROLE_WORDS)
-            fields.report.add(word.place, dotted(fields.path, "roles"), f"unknown role {word.text!r}", hint=hint)
+    words = fields.words("roles")
+    unknown = [word for word in words if word.text not in ROLE_WORDS]
+    for word in unknown:
+        hint = suggest(word.text, ROLE_WORDS)
+        fields.report.add(word.place, dotted(fields.path, "roles"), f"unknown role {word.text!r}", hint=hint)
     return ContainerSpec(
         name=name,
         host=host.text if host else "",
         network=network.text if network else "",
         address=address,
-        roles=expand_roles(words),
+        # None rather than some of them: check.py must not report as missing what could not be read.
+        roles=() if unknown else expand_roles(word.text for word in words),
     )

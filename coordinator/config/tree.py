@@ -50,7 +50,6 @@ class Entry:
     key: str
     place: Place
     node: Node
-    merged: bool = False
 
 
 @dataclass(slots=True)
@@ -148,11 +147,13 @@ def _report_syntax(exc: MarkedYAMLError, text: str, report: Report) -> None:
 
 @dataclass(slots=True)
 class _Level:
-    """A mapping or list that is being read: the key it stands under, and its own key that waits for a value."""
+    """A mapping or list that is being read: the key it stands under, its own key that waits for a value, and what
+    stands under its merge keys."""
 
     node: Mapping | Sequence
     name: str
     key: Scalar | None = None
+    bases: list[Node] = field(default_factory=list)
 
 
 class _Builder:
@@ -185,7 +186,7 @@ class _Builder:
             case MappingStartEvent() | SequenceStartEvent():
                 return self._begin(event, place)
             case MappingEndEvent() | SequenceEndEvent():
-                self._open.pop()
+                return self._end(self._open.pop())
         return True
 
     def _add(self, place: Place, message: str, *, hint: str = "") -> None:
@@ -234,8 +235,10 @@ class _Builder:
             return self._take_key(level, node)
         key, level.key = level.key, None
         if key.text == "<<" and key.plain:
-            return self._merge(level.node, node)
-        return self._set(level.node, key, node)
+            level.bases.append(node)
+            return True
+        self._set(level.node, key, node)
+        return True
 
     def _take_key(self, level: _Level, node: Node) -> bool:
         if isinstance(node, Scalar) and not is_nothing(node):
@@ -244,14 +247,17 @@ class _Builder:
         self._add(node.place, f"a key must be text, found {describe(node)}")
         return False
 
-    def _set(self, parent: Mapping, key: Scalar, node: Node) -> bool:
+    def _set(self, parent: Mapping, key: Scalar, node: Node) -> None:
         first = parent.entries.get(key.text)
-        if first is None or first.merged:
+        if first is None:
             parent.entries[key.text] = Entry(key.text, key.place, node)
         else:
             message = f"{key.text!r} is there twice, first in line {first.place.line}"
             self._add(key.place, message, hint="keep one of them, or rename one")
-        return True
+
+    def _end(self, level: _Level) -> bool:
+        """Bases are merged at the end: a list of them is not complete when its key is read."""
+        return not isinstance(level.node, Mapping) or all(self._merge(level.node, base) for base in level.bases)
 
     def _merge(self, parent: Mapping, node: Node) -> bool:
         """`<<: *base`: the keys of base that *parent* does not have itself (YAML's merge key, type draft 2005)."""
@@ -264,5 +270,5 @@ class _Builder:
                 self._add(node.place, f"<<: more than {MERGED_MAX} keys merged in all")
                 return False
             for key, entry in base.entries.items():
-                parent.entries.setdefault(key, Entry(key, entry.place, entry.node, merged=True))
+                parent.entries.setdefault(key, entry)
         return True
