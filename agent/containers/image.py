@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agent.containers.image_declaration import DECLARATIONS, DIGEST_LENGTH, load_declaration, make_digest
+from agent.containers.rootfs import ROOTFS, check_rootfs
 from proto.errors import CaasError, Code
 
 IMAGES = Path("/var/lib/caas/images")
 MANIFEST = "manifest.json"
-ROOTFS = "rootfs"
-#: What liblxc starts when nothing else is said (lxc.init.cmd in lxc.container.conf(5)).
-INIT = "sbin/init"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,43 +57,6 @@ def load_build(path: Path) -> ImageBuild:
             f"image {path.parent.name}: {path} has no readable {MANIFEST}: {exc}",
             hint=f"rm -r {path} && caas image build {path.parent.name}",
         ) from exc
-
-
-def check_rootfs(rootfs: Path, *, image: str) -> None:
-    """Refuse *rootfs* unless it is a folder of its own with an init in it.
-
-    A container without one would boot the machine's own root file system. Symlinks are followed inside
-    *rootfs* only: /sbin/init -> /lib/systemd/systemd must not be found on the machine.
-    """
-    hint = f"caas image build {image}"
-    if not rootfs.is_absolute() or not rootfs.is_dir() or rootfs.resolve() == Path("/"):
-        raise CaasError(Code.NOT_FOUND, f"image {image}: {rootfs} is not a root file system", hint=hint)
-    if resolve_inside(rootfs, INIT) is None:
-        raise CaasError(Code.NOT_FOUND, f"image {image}: {rootfs} has no /{INIT}: not a root file system", hint=hint)
-
-
-def resolve_inside(root: Path, path: str) -> Path | None:
-    """*path* in *root*, its symlinks followed as a process chrooted there would; None where it leads nowhere."""
-    todo = [part for part in path.split("/") if part][::-1]
-    done: list[str] = []
-    for _ in range(256):
-        if not todo:
-            found = root.joinpath(*done)
-            return found if found.exists() else None
-        part = todo.pop()
-        if part == "..":
-            done = done[:-1]
-            continue
-        here = root.joinpath(*done, part)
-        if part == ".":
-            continue
-        if here.is_symlink():
-            target = str(here.readlink())
-            done = [] if target.startswith("/") else done
-            todo.extend(piece for piece in target.split("/")[::-1] if piece)
-        else:
-            done.append(part)
-    return None  # a loop of symlinks
 
 
 class ImageStore:
@@ -140,7 +101,7 @@ class ImageStore:
         builds = self.builds(name)
         for build in builds:
             if digest is None or build.digest == digest:
-                check_rootfs(build.rootfs, image=name)
+                check_rootfs(build.rootfs, owner=f"image {name}", hint=f"caas image build {name}")
                 return build
         if digest is None:
             known = ", ".join(self.names()) or "none"

@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.containers.image import MANIFEST, ROOTFS, ImageBuild, ImageStore, check_rootfs, load_build, resolve_inside
+from agent.containers.image import MANIFEST, ImageBuild, ImageStore, load_build
 from agent.containers.image_builders import BUILDERS
 from agent.containers.image_clean import check_no_secrets, clean
 from agent.containers.image_declaration import ImageDeclaration, ImageFile, load_declaration, make_digest
-from agent.containers.image_sandbox import Sandbox, mounts_below
+from agent.containers.image_sandbox import Sandbox
+from agent.containers.rootfs import ROOTFS, check_rootfs, resolve_inside
+from agent.containers.trees import disk_usage, remove_tree
 from proto.errors import CaasError, Code
 
 TEMPORARY = ".building-"
@@ -93,15 +95,6 @@ def _remove_stale(folder: Path, say: Say) -> None:
         remove_tree(path)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove *path* with its mounts; BUSY where one stays. What is mounted is never removed."""
-    for mount in mounts_below(path):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    if left := mounts_below(path):
-        raise CaasError(Code.BUSY, f"{path}: still mounted: {', '.join(left)}", hint=f"umount {left[0]}")
-    shutil.rmtree(path)
-
-
 def _build_locked(declaration: ImageDeclaration, folder: Path, *, target: Path, lock: int, say: Say) -> None:
     name = declaration.name
     temporary = target.parent / f"{TEMPORARY}{target.name}"
@@ -120,7 +113,7 @@ def _build_locked(declaration: ImageDeclaration, folder: Path, *, target: Path, 
         packages = build()
         clean(rootfs)
         check_no_secrets(rootfs, image=name)
-        check_rootfs(rootfs, image=name)
+        check_rootfs(rootfs, owner=f"image {name}", hint="is systemd-sysv among its packages?")
         _write_manifest(temporary, declaration, digest=target.name, packages=packages, began=began)
         _sync(temporary)
         temporary.rename(target)
@@ -229,19 +222,6 @@ def _write_manifest(
         packages=tuple(sorted(packages.items())),
     )
     (temporary / MANIFEST).write_text(build.to_json())
-
-
-def disk_usage(root: Path) -> int:
-    """Bytes that *root* takes on disk; files with several names count once."""
-    seen: set[int] = set()
-    total = 0
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            status = os.lstat(os.path.join(folder, name))
-            if status.st_nlink == 1 or status.st_ino not in seen:
-                total += status.st_blocks * 512
-                seen.add(status.st_ino)
-    return total
 
 
 def _sync(path: Path) -> None:

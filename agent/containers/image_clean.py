@@ -16,8 +16,8 @@ from pathlib import Path
 
 from proto.errors import CaasError, Code
 
-#: Removed. Patterns are relative to the root file system (glob of pathlib).
-REMOVED = (
+#: What makes a machine itself: removed from images and from clones. Globs of pathlib, relative to the root.
+IDENTITIES = (
     "etc/ssh/ssh_host_*",
     "var/lib/rabbitmq/.erlang.cookie",
     "var/lib/rabbitmq/mnesia/*",
@@ -31,12 +31,15 @@ REMOVED = (
     "var/lib/systemd/credential.secret",
     "var/lib/urandom/random-seed",
     "var/lib/dbus/machine-id",
+    "var/log/journal/*",
+)
+#: What takes room, or only has a meaning on the machine that built the image.
+RUBBISH = (
     "var/lib/apt/lists/*",
     "var/cache/apt/archives/*.deb",
     "var/cache/apt/*.bin",
     "var/cache/debconf/*-old",
     "var/cache/ldconfig/aux-cache",
-    "var/log/journal/*",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "usr/sbin/policy-rc.d",
     "run/*",
@@ -85,20 +88,34 @@ _SECRET_TEXT = re.compile(
 
 def clean(root: Path) -> None:
     """Remove identities, caches and logs from *root*; running it twice changes nothing more."""
-    for pattern in REMOVED:
-        for path in list(root.glob(pattern)):
-            _remove(path)
-    for name in EMPTIED:
-        path = root / name
-        if path.parent.is_dir():
-            path.unlink(missing_ok=True)  # resolv.conf may be a symlink out of the root file system
-            path.touch(mode=0o444 if name.endswith("machine-id") else 0o644)
+    clean_identities(root)
+    _remove_all(root, RUBBISH)
     _remove_dangling(root / "etc/ssl/certs")
     for folder, _, files in os.walk(root / "var/log"):
         for file in files:
             path = Path(folder, file)
             if path.is_file() and not path.is_symlink():
                 os.truncate(path, 0)  # its owner and mode were the package's choice
+
+
+def clean_identities(root: Path) -> None:
+    """Remove from *root* what makes a machine itself, so that each container made from it gets its own.
+
+    In an overlay's upper folder what is removed shows the lower's again, which was cleaned when it was built.
+    """
+    _remove_all(root, IDENTITIES)
+    for name in EMPTIED:
+        path = root / name
+        if path.parent.is_dir():
+            path.unlink(missing_ok=True)  # resolv.conf may be a symlink out of the root file system
+            path.touch()
+            path.chmod(0o444 if name.endswith("machine-id") else 0o644)
+
+
+def _remove_all(root: Path, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        for path in list(root.glob(pattern)):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -104,14 +103,3 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def mounts_below(path: Path) -> list[str]:
-    """Mount points at or below *path* in this mount namespace, deepest first (proc(5): mountinfo, field 5)."""
-    prefix = os.path.realpath(path)
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        point = line.split()[4].encode().decode("unicode_escape")
-        if point == prefix or point.startswith(prefix + "/"):
-            found.append(point)
-    return sorted(found, key=len, reverse=True)

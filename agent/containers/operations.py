@@ -1,0 +1,275 @@
+"""What a worker does to containers. One lxcpath, one thread; each call can be repeated after it was cut off.
+
+A container appears by one rename of its finished folder and goes by one rename away, so that it is there whole or
+not at all. What has no mark of ours is never changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.containers import liblxc
+from agent.containers.cgroups import Cgroups
+from agent.containers.config import (
+    CONFIG,
+    HOSTS,
+    LOG,
+    MOUNT,
+    cgroup_base,
+    check_path,
+    make_config,
+    make_hosts,
+    read_mark,
+)
+from agent.containers.record import Record, container_to_json, read_record, write_record
+from agent.containers.rootfs import clone_rootfs, make_rootfs
+from agent.containers.trees import remove_tree, unmount_below
+from proto.errors import CaasError, Code, invalid
+from proto.model import Container
+from proto.names import make_lxc_name
+
+_NEW, _GONE = ".new-", ".gone-"
+#: A monitor needs a moment to leave its cgroup after it has said that the container stopped (seconds).
+_MONITOR_PATIENCE, _MONITOR_DEADLINE = 2.0, 10.0
+
+
+def has_apparmor() -> bool:
+    """Whether the kernel has AppArmor and it is on."""
+    with contextlib.suppress(OSError):
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+    return False
+
+
+class Operations:
+    """The containers below *lxcpath*. `writes` counts changing liblxc calls, files and folders written or removed."""
+
+    def __init__(self, lxcpath: Path) -> None:
+        self.lxcpath = check_path(lxcpath)
+        self.writes = 0
+        self._cgroups = Cgroups(cgroup_base(lxcpath))
+        self._loaded: dict[str, tuple[tuple[int, int], Any, Record]] = {}
+
+    # ---- looking
+
+    def observe(self) -> list[dict[str, Any]]:
+        """[{container, pid, memory_bytes}] of every container of ours; writes nothing."""
+        seen = []
+        for name in self._names():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                lxc, record = self._load_cached(name)
+                pid = max(int(lxc.init_pid), 0)
+                container = {**container_to_json(record.container), "running": pid > 0}
+                memory = self._cgroups.memory_bytes(name) if pid else 0
+                seen.append({"container": container, "pid": pid, "memory_bytes": memory})
+        return seen
+
+    def _names(self) -> Iterator[str]:
+        try:
+            names = sorted(os.listdir(self.lxcpath))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not name.startswith(".") and (name in self._loaded or self._is_ours(name)):
+                yield name
+
+    def _is_ours(self, name: str) -> bool:
+        try:
+            return read_mark((self.lxcpath / name / CONFIG).read_text(encoding="utf-8")) is not None
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def _load_cached(self, name: str) -> tuple[Any, Record]:
+        """liblxc's object and our record; both are read again when the record was replaced (FileNotFoundError)."""
+        place = self.lxcpath / name
+        status = os.stat(place / "caas.json")
+        stamp = (status.st_mtime_ns, status.st_ino)
+        cached = self._loaded.get(name)
+        if cached is None or cached[0] != stamp:
+            cached = (stamp, liblxc.load(name, self.lxcpath), read_record(place))
+            self._loaded[name] = cached
+        return cached[1], cached[2]
+
+    def _owned(self, name: str) -> bool:
+        """True where *name* exists and is ours, False where it does not exist, NOT_OWNED otherwise."""
+        place = self.lxcpath / name
+        if not place.exists():
+            self._loaded.pop(name, None)
+            return False
+        if not self._is_ours(name):
+            raise CaasError(
+                Code.NOT_OWNED,
+                f"container {name}: {place} is not ours (no lxc.group with our mark)",
+                hint=f"lxc-destroy -P {self.lxcpath} -n {name}, or choose another name",
+            )
+        return True
+
+    # ---- making
+
+    def create(self, record: Record, *, again: bool) -> None:
+        """Make the container of *record*; nothing is left where that fails. CONFLICT where it exists.
+
+        *again*: a worker died while it did this, perhaps after it was done.
+        """
+        name = record.container.name
+        if self._owned(name):
+            if again and read_record(self.lxcpath / name) == record:
+                return
+            raise CaasError(Code.CONFLICT, f"container {name} exists already")
+        source = self._clone_source(record)
+        new = self.lxcpath / f"{_NEW}{name}"
+        self.lxcpath.mkdir(mode=0o711, parents=True, exist_ok=True)
+        remove_tree(new)  # left by a worker that was killed
+        try:
+            self._fill(new, record, source)
+            new.rename(self.lxcpath / name)
+        except OSError as exc:
+            remove_tree(new)
+            code = Code.NO_ROOM if exc.errno == 28 else Code.FAILED
+            raise CaasError(code, f"container {name}: {exc}") from exc
+        except BaseException:
+            remove_tree(new)
+            raise
+        self.writes += 1
+
+    def _fill(self, new: Path, record: Record, source: Path | None) -> None:
+        container = record.container
+        new.mkdir(mode=0o700)
+        (new / MOUNT).mkdir()
+        if source is None:
+            make_rootfs(new, record.storage, record.image_rootfs, hostname=container.hostname)
+        else:
+            clone_rootfs(new, record.storage, source, record.image_rootfs, hostname=container.hostname)
+        (new / HOSTS).write_text(make_hosts(container))
+        (new / HOSTS).chmod(0o644)
+        (new / LOG).touch()
+        self._check_loadable(new, record)
+        text = make_config(record, self.lxcpath / container.name, apparmor=has_apparmor())
+        (new / CONFIG).write_text(text)
+        write_record(new, record)
+        self.writes += 5
+
+    def _check_loadable(self, new: Path, record: Record) -> None:
+        """liblxc must read the configuration back as it was meant, before anything of that name exists.
+
+        With the paths of *new*: loading opens the log, and makes the log's folder where it is not there.
+        """
+        (new / CONFIG).write_text(make_config(record, new, apparmor=has_apparmor()))
+        read_back = liblxc.load(new.name, self.lxcpath).get_config_item("lxc.rootfs.path")
+        liblxc.check_startable(read_back, record, new)
+
+    def _clone_source(self, record: Record) -> Path | None:
+        container = record.container
+        if not container.clone_of:
+            return None
+        name = make_lxc_name(container.cluster, container.clone_of)
+        if not self._owned(name):
+            raise CaasError(Code.NOT_FOUND, f"container {container.name}: there is no container {name} to clone here")
+        lxc, source = self._load_cached(name)
+        if (source.digest, source.storage) != (record.digest, record.storage):
+            raise CaasError(
+                Code.CONFLICT,
+                f"container {container.name}: {name} was made from {source.container.image} {source.digest} "
+                f"({source.storage.value}), not {container.image} {record.digest} ({record.storage.value})",
+                hint="clone a container of the same image build",
+            )
+        if int(lxc.init_pid) > 0:
+            raise CaasError(Code.REFUSED, f"container {container.name}: {name} runs; only a stopped one is cloned")
+        return self.lxcpath / name
+
+    # ---- changing
+
+    def change(self, after: Container) -> None:
+        """Take over hosts and roles of *after*, live. INVALID where anything else differs; NOT_FOUND."""
+        place = self._existing(after.name)
+        record = read_record(place)
+        _check_changeable(record.container, after)
+        if record.container.hosts != after.hosts:
+            self._write_hosts(place, after)
+        write_record(place, replace(record, container=after))
+        self.writes += 1
+
+    def _existing(self, name: str) -> Path:
+        if not self._owned(name):
+            raise CaasError(Code.NOT_FOUND, f"container {name} does not exist in {self.lxcpath}")
+        return self.lxcpath / name
+
+    def _write_hosts(self, place: Path, container: Container) -> None:
+        """In place: the file is bind-mounted, so a new one would not be seen. One write, then the new length."""
+        data = make_hosts(container).encode()
+        fd = os.open(place / HOSTS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.pwrite(fd, data, 0)
+            os.ftruncate(fd, len(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.writes += 1
+
+    # ---- running
+
+    def start(self, name: str) -> int:
+        """Start it unless it runs; returns the PID of its init."""
+        place = self._existing(name)
+        lxc, record = self._load_cached(name)
+        if int(lxc.init_pid) > 0:
+            return int(lxc.init_pid)
+        lxc = liblxc.load(name, self.lxcpath)  # nothing that liblxc remembers from before may decide
+        liblxc.check_startable(lxc.get_config_item("lxc.rootfs.path"), record, place)
+        self._sweep(name)  # a cgroup left by a killed monitor makes the start fail with "File exists"
+        self._write_hosts(place, record.container)
+        self.writes += 1
+        return liblxc.start(lxc, place)
+
+    def stop(self, name: str, patience: float) -> None:
+        """Shut it down within *patience* seconds, else kill it; remove what liblxc leaves. Stopped is success."""
+        place = self._existing(name)
+        lxc, _ = self._load_cached(name)
+        self.writes += liblxc.stop(lxc, place, patience=patience)
+        self._sweep(name)
+
+    def delete(self, name: str) -> None:
+        """Kill it if it runs, remove everything of it. Already gone is success."""
+        if not self._owned(name):
+            return
+        place = self.lxcpath / name
+        # A configuration that does not load must not keep it from being deleted: then its cgroups are killed.
+        with contextlib.suppress(CaasError):
+            self.writes += liblxc.stop(liblxc.load(name, self.lxcpath), place, patience=0)
+        self._sweep(name)
+        gone = self.lxcpath / f"{_GONE}{name}"
+        remove_tree(gone)
+        place.rename(gone)
+        self._loaded.pop(name, None)
+        remove_tree(gone)
+        self._cgroups.remove_base()
+        self.writes += 2
+
+    def _sweep(self, name: str) -> None:
+        """Remove the cgroups, processes and mounts that a container which does not run has left."""
+        self.writes += self._cgroups.remove(name, patience=_MONITOR_PATIENCE, deadline=_MONITOR_DEADLINE)
+        self.writes += unmount_below(self.lxcpath / name)
+
+    def tidy(self) -> None:
+        """Remove what creates and deletes that were cut off have left. Call it while nothing else runs."""
+        for prefix in (_NEW, _GONE, ".probe-"):
+            for path in self.lxcpath.glob(f"{prefix}*"):
+                remove_tree(path)
+                self.writes += 1
+
+
+def _check_changeable(before: Container, after: Container) -> None:
+    changed = [
+        name
+        for name in ("cluster", "hostname", "image", "nic", "clone_of")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if changed:
+        raise invalid(
+            f"container {before.name}: {', '.join(changed)} cannot be changed while it exists",
+            hint=f"delete container {before.name} and make it again",
+        )

@@ -1,0 +1,183 @@
+"""Root file systems of containers: an overlay over the image, a btrfs snapshot of it, or a copy.
+
+Nothing here imports pydantic or liblxc's binding: workers load it, and each container's monitor is a fork of one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from agent.containers.image_clean import clean_identities
+from proto.errors import CaasError, Code
+
+#: What liblxc starts when nothing else is said (lxc.init.cmd in lxc.container.conf(5)).
+INIT = "sbin/init"
+ROOTFS = "rootfs"
+DELTA = "delta"
+UPPER = "delta/upper"
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+_SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
+
+
+class Storage(enum.Enum):
+    """How a container's root file system relates to its image, best first where the file system allows it."""
+
+    BTRFS = "btrfs"
+    OVERLAY = "overlay"
+    COPY = "copy"
+
+
+def check_rootfs(rootfs: Path, *, owner: str, hint: str) -> None:
+    """Refuse *rootfs* unless it is a folder of its own with an init in it (NOT_FOUND; *owner* is named).
+
+    A container without one would boot the machine's own root file system.
+    """
+    if not rootfs.is_absolute() or not rootfs.is_dir() or rootfs.resolve() == Path("/"):
+        raise CaasError(Code.NOT_FOUND, f"{owner}: {rootfs} is not a root file system", hint=hint)
+    if resolve_inside(rootfs, INIT) is None:
+        raise CaasError(Code.NOT_FOUND, f"{owner}: {rootfs} has no /{INIT}: not a root file system", hint=hint)
+
+
+def resolve_inside(root: Path, path: str) -> Path | None:
+    """*path* in *root*, its symlinks followed as a process chrooted there would; None where it leads nowhere."""
+    todo = [part for part in path.split("/") if part][::-1]
+    done: list[str] = []
+    for _ in range(256):
+        if not todo:
+            found = root.joinpath(*done)
+            return found if found.exists() else None
+        part = todo.pop()
+        if part == ".":
+            continue
+        if part == "..":
+            done = done[:-1]
+            continue
+        here = root.joinpath(*done, part)
+        if here.is_symlink():
+            target = str(here.readlink())
+            done = [] if target.startswith("/") else done
+            todo.extend(piece for piece in target.split("/")[::-1] if piece)
+        else:
+            done.append(part)
+    return None  # a loop of symlinks
+
+
+def probe_storage(state: Path, image_rootfs: Path) -> Storage:
+    """The best storage that works for containers in *state* made from *image_rootfs*: tried, not guessed."""
+    if _is_subvolume(image_rootfs) and _same_file_system(state, image_rootfs) and shutil.which("btrfs"):
+        return Storage.BTRFS
+    return Storage.OVERLAY if overlay_works(state) else Storage.COPY
+
+
+def _is_subvolume(path: Path) -> bool:
+    return path.stat().st_ino == _SUBVOLUME_INODE and _type_of(path) == "btrfs"
+
+
+def _type_of(path: Path) -> str:
+    return subprocess.run(
+        ["stat", "--file-system", "--format=%T", str(path)], capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+def _same_file_system(one: Path, other: Path) -> bool:
+    # st_dev differs between subvolumes of one btrfs; the file system's id does not.
+    return os.statvfs(one).f_fsid == os.statvfs(other).f_fsid
+
+
+def overlay_works(state: Path) -> bool:
+    """Whether an overlay with its upper folder in *state* can be mounted and written; tried in a child's namespace."""
+    with tempfile.TemporaryDirectory(dir=state, prefix=".probe-") as name:
+        for folder in ("lower", "upper", "work", "merged"):
+            Path(name, folder).mkdir()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(0 if _mount_overlay(name) else 1)
+            finally:
+                os._exit(1)
+        return os.waitpid(pid, 0)[1] == 0
+
+
+def _mount_overlay(folder: str) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None):
+        return False
+    if libc.mount(b"overlay", f"{folder}/merged".encode(), b"overlay", ctypes.c_ulong(0), options.encode()):
+        return False
+    Path(folder, "merged", "file").touch()
+    return Path(folder, "upper", "file").exists()
+
+
+def make_rootfs(place: Path, storage: Storage, image_rootfs: Path, *, hostname: str) -> None:
+    """Make the root file system of a new container in *place* (its folder)."""
+    match storage:
+        case Storage.OVERLAY:
+            (place / UPPER).mkdir(parents=True)
+            _copy_attributes(image_rootfs, place / UPPER)
+        case Storage.BTRFS:
+            _run(["btrfs", "subvolume", "snapshot", str(image_rootfs), str(place / ROOTFS)])
+        case Storage.COPY:
+            _copy(image_rootfs, place / ROOTFS)
+    write_hostname(place, storage, image_rootfs, hostname)
+
+
+def clone_rootfs(place: Path, storage: Storage, source: Path, image_rootfs: Path, *, hostname: str) -> None:
+    """Make the root file system in *place* from that of the stopped container in *source*, less its identities.
+
+    Machine id, SSH host keys, nova's compute id and the like (image_clean) are not taken over.
+    """
+    if storage is Storage.OVERLAY:
+        (place / DELTA).mkdir()
+        _copy(source / UPPER, place / UPPER)
+    elif storage is Storage.BTRFS:
+        _run(["btrfs", "subvolume", "snapshot", str(source / ROOTFS), str(place / ROOTFS)])
+    else:
+        _copy(source / ROOTFS, place / ROOTFS)
+    clean_identities(writable_root(place, storage))
+    write_hostname(place, storage, image_rootfs, hostname)
+
+
+def writable_root(place: Path, storage: Storage) -> Path:
+    """The folder that has what the container itself wrote."""
+    return place / UPPER if storage is Storage.OVERLAY else place / ROOTFS
+
+
+def write_hostname(place: Path, storage: Storage, image_rootfs: Path, hostname: str) -> None:
+    """systemd takes its host name from /etc/hostname even where liblxc set another: RabbitMQ then hangs (facts.md)."""
+    root = writable_root(place, storage)
+    etc = root / "etc"
+    if not etc.exists():
+        etc.mkdir()
+        _copy_attributes(image_rootfs / "etc", etc)
+    path = etc / "hostname"
+    path.unlink(missing_ok=True)
+    path.write_text(f"{hostname}\n")
+    path.chmod(0o644)
+
+
+def _copy_attributes(source: Path, target: Path) -> None:
+    """In an overlay the upper folder's owner and mode win: they must be the lower's."""
+    status = source.stat()
+    os.chown(target, status.st_uid, status.st_gid)
+    target.chmod(status.st_mode & 0o7777)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # --archive keeps owners, links, device nodes (whiteouts) and xattrs (trusted.overlay.*).
+    _run(["cp", "--archive", "--reflink=auto", "--no-target-directory", str(source), str(target)])
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        code = Code.NO_ROOM if "No space left" in done.stderr else Code.FAILED
+        raise CaasError(code, f"{' '.join(argv)}: {done.stderr.strip()[-400:]}")
