@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from ipaddress import IPv4Address, IPv4Network
 
 from coordinator.compiling.facts import MTU_ASSUMED, Facts, HostFacts, Remembered
 from coordinator.config import ClusterFile, Network
-from coordinator.config.problem import Report, suggest
+from coordinator.config.problem import Report
 from proto.model.network import MTU_MAX, MTU_MIN
 
 
@@ -33,7 +33,10 @@ def allocate_addresses(file: ClusterFile, remembered: Remembered, report: Report
             report.add(file.place(*where), ".".join(where), message, hint="choose another address")
         chosen[name] = address
         taken[address] = name
-    free = {name: _Free(network.subnet, taken) for name, network in file.networks.items()}
+    leaving = {
+        placed.container.nic.address.ip for name, placed in remembered.containers.items() if name not in file.containers
+    }
+    free = {name: _Free(network.subnet, taken, leaving) for name, network in file.networks.items()}
     for name, spec in file.containers.items():
         if name not in chosen:
             chosen[name] = free[spec.network].take()
@@ -41,17 +44,23 @@ def allocate_addresses(file: ClusterFile, remembered: Remembered, report: Report
 
 
 class _Free:
-    """The free addresses of a subnet, lowest first. The file was checked: there is room."""
+    """The free addresses of a subnet, lowest first. The file was checked: there is room.
 
-    def __init__(self, subnet: IPv4Network, taken: Mapping[IPv4Address | None, str]) -> None:
+    Those of containers that are about to be removed come last: they may run a little longer than the new ones wait.
+    """
+
+    def __init__(self, subnet: IPv4Network, taken: Mapping[IPv4Address | None, str], leaving: Set[IPv4Address]) -> None:
         self._taken = taken
+        self._leaving = leaving
         self._next = subnet.network_address
+        self._end = subnet.broadcast_address
+        self._last = sorted(address for address in leaving if address in subnet and address not in taken)
 
     def take(self) -> IPv4Address:
         self._next += 1
-        while self._next in self._taken:
+        while self._next in self._taken or self._next in self._leaving:
             self._next += 1
-        return self._next
+        return self._next if self._next < self._end else self._last.pop(0)
 
 
 def allocate_macs(file: ClusterFile, remembered: Remembered) -> dict[str, str]:
@@ -132,7 +141,7 @@ def _trunk_mtus(file: ClusterFile, facts: Facts | None, report: Report) -> dict[
 def _link_mtu(facts: HostFacts, link: str, path: tuple[str, ...], file: ClusterFile, report: Report) -> int | None:
     mtu = facts.links.get(link)
     if mtu is None:
-        hint = suggest(link, facts.links)
+        hint = f"it has {', '.join(sorted(facts.links)) or 'none'}"
         report.add(file.place(*path), ".".join(path), f"there is no link {link!r} on it", hint=hint)
     elif not MTU_MIN <= mtu <= MTU_MAX:
         message = f"{link} has MTU {mtu}; within {MTU_MIN}..{MTU_MAX} is needed"

@@ -18,7 +18,7 @@ from coordinator.config.cluster import (
     Path,
     VlanNetwork,
 )
-from coordinator.config.fields import Fields, dotted
+from coordinator.config.fields import Fields, better_name, dotted
 from coordinator.config.problem import Place, Report, suggest
 from coordinator.nova.roles import ROLE_WORDS, expand_roles
 from proto.errors import CaasError, invalid
@@ -82,8 +82,7 @@ class DocumentReader:
                 check_hostname(key)
             except CaasError as exc:
                 message = exc.message if section != "networks" else exc.message.replace("host name", "network name")
-                better = key.lower().replace("_", "-").strip("-")
-                self._report.add(entry.place, path, message, hint=f"write {better}" if _is_name(better) else "")
+                self._report.add(entry.place, path, message, hint=better_name(key, check_hostname))
             if key == "localhost" and section == "containers":
                 self._report.add(
                     entry.place, path, "a container cannot be called localhost", hint="choose another name"
@@ -144,14 +143,6 @@ def _check_region(name: str) -> str:
     if not _REGION.fullmatch(name):
         raise invalid(f"region {name!r}: 1 to 63 letters, digits, '-' and '_'")
     return name
-
-
-def _is_name(text: str) -> bool:
-    try:
-        check_hostname(text)
-    except CaasError:
-        return False
-    return True
 
 
 def _host(name: str, fields: Fields) -> Host | None:

@@ -83,7 +83,7 @@ class Fields:
         try:
             return check(found.text)
         except CaasError as exc:
-            self.wrong(key, exc.message, hint=exc.hint or f"{wanted} is needed")
+            self.wrong(key, exc.message, hint=exc.hint or better_name(found.text, check) or f"{wanted} is needed")
             return None
 
     def choice(self, key: str, known: Sequence[str]) -> str | None:
@@ -165,6 +165,15 @@ class Fields:
         if not items:
             self.wrong(key, "the list is empty", hint="name at least one")
         return words
+
+
+def better_name(name: str, check: Callable[[str], str]) -> str:
+    """A hint with a name that *check* lets pass and that is nearly *name*; "" where there is none."""
+    better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    try:
+        return f"write {check(better)}"
+    except CaasError:
+        return ""
 
 
 def _is_address(text: str) -> bool:

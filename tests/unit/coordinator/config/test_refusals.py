@@ -138,7 +138,7 @@ MISTAKES = {
     "unknown far key": ("nova: {", "nova: {zzz: 1, ", 11, "nova.zzz", "unknown key", "known here: api_workers, region"),
     "unknown driver": ("driver: fake", "driver: fakee", 11, "nova.virt_driver", "unknown virt_driver", "'fake'"),
     "workers": ("driver: fake", "driver: fake, api_workers: 0", 11, "nova.api_workers", "within 1..64", "1..64"),
-    "region": ("driver: fake", "driver: fake, region: a b", 11, "nova.region", "region 'a b'", "region"),
+    "region": ("driver: fake", "driver: fake, region: a b", 11, "nova.region", "region 'a b'", "write a-b"),
     "unknown host": (
         "host: host2",
         "host: hosst2",
@@ -180,7 +180,7 @@ MISTAKES = {
     "container name long": ("ubuntu012:", f"{'a' * 64}:", 10, f"containers.{'a' * 64}", "1 to 63", ""),
     "container localhost": ("ubuntu012:", "localhost:", 10, "containers.localhost", "localhost", "another name"),
     "network name": ("  cluster: {", "  Cluster: {", 7, "networks.Cluster", "network name 'Cluster'", "write cluster"),
-    "cluster name": ("name: demo", "name: Demo!", 1, "name", "cluster name 'Demo!'", "a cluster's name"),
+    "cluster name": ("name: demo", "name: Demo!", 1, "name", "cluster name 'Demo!'", "write demo"),
     "cluster name a list": ("name: demo", "name: [demo]", 1, "name", "found a list", "a cluster's name"),
     "container twice": ("ubuntu012:", "ubuntu011:", 10, "containers", "there twice, first in line 9", "rename one"),
     "host twice": ("host2: {address: 192.168.2.26", "host1: {address: 192.168.2.26", 4, "hosts", "there twice", "keep"),
