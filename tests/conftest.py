@@ -1,0 +1,59 @@
+"""What all tiers share: which tests need root, which need a kind of device of the kernel's own, what was left out."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TIERS_FOR_ROOT = ("netns", "kernel", "lxc", "e2e")
+HERE = Path(__file__).parent
+#: A device of each kind on a throw-away parent, made by iproute2.
+_PROBES = {
+    "vlan": "ip link add parent type bridge && ip link add link parent name probe type vlan id 1",
+    "ipip": "ip link add probe type ipip local 192.0.2.1 remote 192.0.2.2",
+}
+_left_out: dict[str, str] = {}
+
+
+def tier_of(item: pytest.Item) -> str:
+    """unit, netns, …: the folder of tests/ that the test is in."""
+    return item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
+
+
+@functools.cache
+def kernel_words(kind: str) -> str:
+    """Why this kernel makes no device of *kind*, in its own words; "" where it does. Tried in a namespace."""
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", _PROBES[kind]], capture_output=True, text=True, timeout=30, check=False
+    )
+    return "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if (tier := tier_of(item)) in TIERS_FOR_ROOT:
+            _left_out[tier] = "needs root"
+            item.add_marker(pytest.mark.skip(reason=f"tests/{tier} needs root"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = os.environ.get("REQUIRE_KINDS", "").split(",")
+    for marker in item.iter_markers("kinds"):
+        for kind in marker.args:
+            if not (words := kernel_words(kind)):
+                continue
+            if kind in required:
+                pytest.fail(f"REQUIRE_KINDS names {kind}, and this kernel says: {words}", pytrace=False)
+            _left_out[f"the kernel's own {kind}"] = words
+            pytest.skip(f"no {kind} of the kernel's own: {words}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for what, why in sorted(_left_out.items()):
+        terminalreporter.write_line(f"NOT RUN: {what}: {why}", yellow=True)
