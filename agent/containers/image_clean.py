@@ -76,6 +76,8 @@ SECRET_FILES = (
 #: Where file contents are read in search of secrets, and how large such a file may be (bytes).
 SEARCHED = ("etc", "root", "var/lib", "home", "srv")
 SEARCHED_SIZE = 256 * 1024
+#: Not read: packages' own scripts, the same for everybody, which assign to variables called `password`.
+NOT_SEARCHED = "var/lib/dpkg/info"
 _SECRET_TEXT = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
     rb"|^[ \t]*(?:admin_token|metadata_proxy_shared_secret)[ \t]*=[ \t]*\S"
@@ -149,6 +151,8 @@ def find_secrets(root: Path) -> tuple[str, ...]:
 def _searched(root: Path) -> Iterator[Path]:
     for start in SEARCHED:
         for folder, _, files in os.walk(root / start):
+            if Path(folder) == root / NOT_SEARCHED:
+                continue
             for file in files:
                 path = Path(folder, file)
                 status = path.lstat()
