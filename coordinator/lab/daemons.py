@@ -59,13 +59,13 @@ def make_uid(lab: str) -> int:
     raise CaasError(Code.NO_ROOM, f"every uid from {UID_MIN} to {UID_MAX} has an account")
 
 
-def prove_uid(uid: int, module: str = MODULES["coordinator"]) -> str:
-    """Why *uid* cannot import *module* and all that it needs; "" where it can.
+def prove_uid(uid: int) -> str:
+    """Why *uid* cannot import the coordinator and all that it needs; "" where it can.
 
     A checkout below /root, or packages that only root may read, are the usual reasons. That root cannot import it
     either is no such reason: the daemon's own log will say more.
     """
-    command = [sys.executable, "-c", f"import {module}"]
+    command = [sys.executable, "-c", f"import {MODULES['coordinator']}"]
     status, said = run([*as_user(uid), *command], timeout=PROOF_TIMEOUT)
     if status == 0 or run(command, timeout=PROOF_TIMEOUT)[0] != 0:
         return ""

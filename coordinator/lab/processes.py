@@ -27,7 +27,7 @@ PROC = Path("/proc")
 TERM_WAIT = 10.0
 KILL_WAIT = 10.0
 LOG_LINES = 15
-_CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
+CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def start(daemon: Daemon, places: Places) -> Process:
         *(as_user(daemon.uid) if daemon.uid else ()),
         *daemon.argv,
     ]
-    environment = {**_CLEAN, VARIABLE: f"{places.lab}/{daemon.name}", "PYTHONUNBUFFERED": "1"}
+    environment = {**CLEAN, VARIABLE: f"{places.lab}/{daemon.name}", "PYTHONUNBUFFERED": "1"}
     with log_path(daemon.name, places).open("ab") as log:
         try:
             child = subprocess.Popen(
@@ -105,7 +105,7 @@ def as_user(uid: int) -> tuple[str, ...]:
 
 def clean_environment() -> dict[str, str]:
     """What a process that a lab starts gets to see."""
-    return dict(_CLEAN)
+    return dict(CLEAN)
 
 
 def find_process(pid: int) -> Process | None:
@@ -200,7 +200,7 @@ def run(argv: Sequence[str], *, timeout: float, environment: Mapping[str, str] |
         done = subprocess.run(
             argv,
             cwd="/",
-            env={**_CLEAN, **(environment or {})},
+            env={**CLEAN, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

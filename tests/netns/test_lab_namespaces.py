@@ -1,4 +1,4 @@
-"""agent.kernel.namespaces against the kernel: what `ip` shows is what was asked for; the machine's own is not touched."""
+"""agent.kernel.namespaces against the kernel: `ip` shows what was asked for, and the machine's own stays as it is."""
 
 from __future__ import annotations
 
