@@ -27,7 +27,7 @@ async def execute(
     else:
         if not start.argv:
             raise invalid("exec: a command is needed", hint="caas exec NAME CONTAINER -- COMMAND")
-        shell, argv = known.shell(start.container), list(start.argv)
+        shell, argv = known.shell(start.container), tuple(start.argv)
     queue: asyncio.Queue[agent_pb2.ExecOutput | None] = asyncio.Queue()
 
     async def work() -> int:

@@ -18,6 +18,7 @@ from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile, load_bytes
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
+from coordinator.keepsake import KeepSecrets, recall_secrets
 from coordinator.known import site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
 from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses
@@ -58,19 +59,21 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
     former = load_bytes(record.file, file=record.file_name, name="") if record else None
     found = await survey(fleet, [file, former] if former else [file])
     compiled = _compile(file, found, record)
+    shells = {
+        container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
+        for container in file.containers.values()
+    }
+    site = site_of(file, dict(compiled.hosts))
+    api_shell = shells[site.holder(Role.NOVA_API).hostname]
     record = replace(
-        record or _new_record(file),
+        record or await _new_record(file, found, api_shell),
         generation=_generation_of(compiled),
         file=request.content,
         file_name=request.file_name,
         remembered=_desired_json(compiled),
     )
     actions = await _plan(found, compiled)
-    shells = {
-        container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
-        for container in file.containers.values()
-    }
-    site = site_of(file, dict(compiled.hosts))
+    secrets = Secrets.from_dict(json.loads(record.secrets))
     return Prepared(
         file=file,
         content=request.content,
@@ -79,8 +82,8 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
         compiled=compiled,
         actions=actions,
         behind=_behind(found, compiled),
-        api_shell=shells[site.holder(Role.NOVA_API).hostname],
-        steps=make_steps(site, shells, Secrets.from_dict(json.loads(record.secrets))),
+        api_shell=api_shell,
+        steps=(KeepSecrets(api_shell, secrets), *make_steps(site, shells, secrets)),
     )
 
 
@@ -207,7 +210,9 @@ def _desired_json(compiled: Compiled) -> str:
     return json.dumps({"hosts": hosts, "natbox": natbox}, sort_keys=True)
 
 
-def _new_record(file: ClusterFile) -> Record:
+async def _new_record(file: ClusterFile, found: Survey, api_shell: AgentShell) -> Record:
+    """A cluster the journal does not know: a new one, or one whose journal was lost."""
+    secrets = await recall_secrets(api_shell) if found.remembered().containers else make_secrets()
     return Record(
         name=file.name,
         state="deploying",
@@ -215,7 +220,7 @@ def _new_record(file: ClusterFile) -> Record:
         file_name="",
         file=b"",
         remembered="",
-        secrets=json.dumps(make_secrets().to_dict()),
+        secrets=json.dumps(secrets.to_dict()),
     )
 
 

@@ -54,8 +54,9 @@ class Lack:
 class KernelDoor(Protocol):
     """Links, addresses, routes, rules and nft of the network namespace the agent lives in."""
 
-    writes: int
-    """How many changing netlink, nft, tc, BPF and sysctl calls were made since the door was opened."""
+    @property
+    def writes(self) -> int:
+        """How many changing netlink, nft, tc, BPF and sysctl calls were made since the door was opened."""
 
     def observe(self) -> ObservedNetwork: ...
 
@@ -93,8 +94,9 @@ class ObservedContainer:
 class ContainerDoor(Protocol):
     """The containers of one host (one lxcpath)."""
 
-    writes: int
-    """How many changing LXC calls and file writes were made since the door was opened."""
+    @property
+    def writes(self) -> int:
+        """How many changing LXC calls and file writes were made since the door was opened."""
 
     def observe(self) -> Sequence[ObservedContainer]:
         """Every container that carries our mark."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proto.errors import CaasError
+
+if TYPE_CHECKING:
+    from agent.containers.exec import ExecDoor
+    from agent.host import Host
 
 log = logging.getLogger("caas.agent")
 GRACE = 5.0
@@ -53,20 +59,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from agent.containers.door import LxcDoor
+    from agent.containers.exec import ExecDoor
     from agent.host import Host
     from agent.kernel.door import NetlinkDoor
     from agent.saved import SavedStates
 
     options.run.mkdir(parents=True, exist_ok=True)
     # The workers are started here, before anything of gRPC is loaded.
-    with LxcDoor(state=options.state, images=options.images) as containers:
-        kernel = NetlinkDoor(vlan=options.vlan)
+    with (
+        LxcDoor(state=options.state, images=options.images) as containers,
+        contextlib.closing(ExecDoor(options.state)) as commands,
+        NetlinkDoor(vlan=options.vlan) as kernel,
+    ):
         host = Host(options.name, kernel, containers, SavedStates(options.state / "desired"))
-        asyncio.run(_serve(options, host, containers))
+        asyncio.run(_serve(options, host, commands))
     return 0
 
 
-async def _serve(options: argparse.Namespace, host: object, containers: object) -> None:
+async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) -> None:
     from agent.rpc.service import NodeAgent
     from proto import agent_pb2_grpc
     from proto.transport.server import Server
@@ -77,8 +87,8 @@ async def _serve(options: argparse.Namespace, host: object, containers: object) 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await asyncio.to_thread(host.restore)  # type: ignore[attr-defined]
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, containers), server.grpc)  # type: ignore[arg-type]
+    await asyncio.to_thread(host.restore)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands), server.grpc)
     await server.start()
     log.info("%s serves on %s", options.name, options.listen)
     await ended.wait()

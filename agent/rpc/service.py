@@ -23,12 +23,15 @@ CHUNK = 64 << 10
 class Process(Protocol):
     """A command that runs in a container."""
 
-    stdin: asyncio.StreamWriter
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
-
+    @property
+    def stdin(self) -> asyncio.StreamWriter: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader: ...
+    @property
+    def stderr(self) -> asyncio.StreamReader: ...
     async def wait(self) -> int: ...
-    def kill(self) -> None: ...
+    async def close(self) -> None:
+        """Kill it if it still runs, and let go of its streams."""
 
 
 class ExecDoor(Protocol):
@@ -113,7 +116,7 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
         finally:
             # Also when the caller has gone: nothing it started goes on.
             feeder.cancel()
-            process.kill()
+            await process.close()
 
 
 async def _feed(inputs: AsyncIterator[pb.ExecInput], process: Process) -> None:

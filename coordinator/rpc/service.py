@@ -104,7 +104,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             raise CaasError(
                 Code.BUSY,
                 f"{name}: another `caas {other}` of it is under way",
-                hint="wait for its end, or interrupt it",
+                hint="wait for it, or interrupt it",
             )
         self._busy[name] = what
         try:

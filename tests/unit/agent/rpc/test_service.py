@@ -34,7 +34,7 @@ class LocalProcess:
     async def wait(self) -> int:
         return await self.process.wait()
 
-    def kill(self) -> None:
+    async def close(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
 
