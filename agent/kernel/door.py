@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from ipaddress import IPv4Network
 from typing import Literal
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
@@ -193,6 +194,10 @@ class NetlinkDoor:
 
     def lacks(self) -> Sequence[Lack]:
         return probe.find_lacks(self._forced)
+
+    def live_routes(self) -> Sequence[IPv4Network]:
+        with self._lock, kernel_errors("list the routes"):
+            return layer3.list_foreign_destinations(self._connection)
 
     def _create_bridge(self, wanted: Bridge) -> None:
         placement.check_name_free(links.list_links(self._connection), wanted)

@@ -27,6 +27,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 1, 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
 RTN_UNICAST = 1
+RT_TABLE_MAIN = 254
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 TABLE_COMPAT = 252  # what a header says where RTA_TABLE holds the number
 _IFADDR = struct.Struct("=BBBBi")
@@ -76,6 +77,20 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
             )
         )
     return routes
+
+
+def list_foreign_destinations(connection: Netlink) -> list[ipaddress.IPv4Network]:
+    """Destinations of the main table's unicast routes that are not ours, without the default. Raises KernelError."""
+    found = set()
+    header = _RTMSG.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+    for payload in connection.dump(RTM_GETROUTE, header):
+        _, dst_len, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(payload)
+        if table != RT_TABLE_MAIN or protocol == ROUTE_PROTOCOL or kind != RTN_UNICAST:
+            continue
+        network = _network(netlink.parse_attrs(payload, _RTMSG.size).get(RTA_DST), dst_len)
+        if network is not None:
+            found.add(network)
+    return sorted(found)
 
 
 def list_rules(connection: Netlink) -> list[Rule]:
