@@ -91,7 +91,8 @@ def _nic_lines(container: Container) -> list[str]:
         "lxc.net.0.flags = up",
         f"lxc.net.0.hwaddr = {nic.mac}",
         f"lxc.net.0.mtu = {nic.mtu}",
-        f"lxc.net.0.ipv4.address = {nic.address.with_prefixlen}",
+        # With its broadcast address: what liblxc makes up itself lacks the network part.
+        f"lxc.net.0.ipv4.address = {nic.address.with_prefixlen} {nic.address.network.broadcast_address}",
     ]
     return [*lines, f"lxc.net.0.ipv4.gateway = {nic.gateway}"] if nic.gateway else lines
 

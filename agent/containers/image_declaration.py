@@ -61,6 +61,13 @@ def _check_target(value: str) -> str:
     return value
 
 
+def _check_stem(value: str, info: ValidationInfo) -> str:
+    stem = (info.context or {}).get("stem", value)
+    if stem != value:
+        raise ValueError(f"the name {value!r} must be that of its file, {stem!r}")
+    return value
+
+
 Package = Annotated[str, _matching(_PACKAGE, "a Debian package name")]
 Unit = Annotated[str, _matching(_UNIT, "a systemd unit with its suffix")]
 Beside = Annotated[str, AfterValidator(_check_beside)]
@@ -98,7 +105,7 @@ class ImageDeclaration(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: Annotated[str, _matching(_NAME, "an image name: a-z, 0-9 and '-', at most 63")]
+    name: Annotated[str, _matching(_NAME, "an image name: a-z, 0-9 and '-', at most 63"), AfterValidator(_check_stem)]
     builder: Literal["mmdebstrap", "busybox"] = "mmdebstrap"
     suite: Annotated[str, _matching(_WORD, "a suite")] = "bookworm"
     components: tuple[Annotated[str, _matching(_WORD, "a component")], ...] = ("main",)
@@ -110,10 +117,7 @@ class ImageDeclaration(BaseModel):
     halt_signal: Annotated[str, _matching(_SIGNAL, "a signal name")] | None = None
 
     @validator(mode="after")
-    def _check_whole(self, info: ValidationInfo) -> ImageDeclaration:
-        stem = (info.context or {}).get("stem")
-        if stem is not None and stem != self.name:
-            raise ValueError(f"the name {self.name!r} must be that of its file, {stem!r}")
+    def _check_whole(self) -> ImageDeclaration:
         if self.builder == "busybox" and (self.packages or self.debconf or self.mask):
             raise ValueError("the busybox builder takes no packages, debconf or mask")
         return self

@@ -19,6 +19,8 @@ from proto.errors import CaasError, Code
 
 _LINE = re.compile(r"^lxc \S+ \S+ (?P<level>[A-Z]+) +\S+ - \S+:(?P<where>\w+):\d+ - (?P<text>.*)$")
 _REASONS = 4
+#: Where liblxc 5 keeps a lock file for each container that was ever loaded, and never removes it.
+_LOCKS = Path("/run/lxc/lock")
 #: How long one signal to init is waited for before it is sent again: systemd drops what comes before it listens.
 _AGAIN = 3
 
@@ -104,3 +106,15 @@ def last_reasons(log: Path) -> str:
         lines = []
     found = [match["text"] for line in lines if (match := _LINE.match(line)) and match["level"] in ("ERROR", "FATAL")]
     return "; ".join(found[:_REASONS]) or "no reason given"
+
+
+def remove_lock(name: str, lxcpath: Path) -> None:
+    """Remove the lock file of a container that is gone, and its folders where nothing is left in *lxcpath*."""
+    folder = _LOCKS / str(lxcpath).lstrip("/")
+    (folder / f".{name}").unlink(missing_ok=True)
+    if any(lxcpath.iterdir()):
+        return
+    with contextlib.suppress(OSError):  # not empty: others' locks
+        while folder != _LOCKS:
+            folder.rmdir()
+            folder = folder.parent

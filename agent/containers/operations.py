@@ -160,6 +160,7 @@ class Operations:
         """
         (new / CONFIG).write_text(make_config(record, new, apparmor=has_apparmor()))
         read_back = liblxc.load(new.name, self.lxcpath).get_config_item("lxc.rootfs.path")
+        liblxc.remove_lock(new.name, self.lxcpath)
         liblxc.check_startable(read_back, record, new)
 
     def _clone_source(self, record: Record) -> Path | None:
@@ -246,6 +247,7 @@ class Operations:
         place.rename(gone)
         self._loaded.pop(name, None)
         remove_tree(gone)
+        liblxc.remove_lock(name, self.lxcpath)
         self._cgroups.remove_base()
         self.writes += 2
 
