@@ -180,17 +180,14 @@ class Lab:
     def _remove_containers(self) -> tuple[str, ...]:
         """Stop every container, then what was started for the lab and is still there; returns what stayed."""
         places = self._places
-        names = leftovers.container_names(places)
         inside, monitors = leftovers.container_processes(places)
-        cgroups = leftovers.cgroup_names((*inside, *monitors))
         # A monitor whose container has ended tidies up and ends by itself: quicker than asking each container.
         stayed = stop(inside, ask=False)
         stayed += stop(wait_gone(monitors, MONITOR_WAIT))
         stayed += stop(marked(places))
         stayed += stop((*inside, *monitors), ask=False)
         leftovers.unmount(places.state)
-        cgroups |= leftovers.stale_cgroup_names(names)
-        kept = leftovers.remove_cgroups(leftovers.find_cgroups(cgroups))
+        kept = leftovers.remove_cgroups(leftovers.find_cgroups(places))
         return (*(f"pid {process.pid}" for process in stayed), *(f"cgroup {path}" for path in kept))
 
     def _remove_state(self) -> None:

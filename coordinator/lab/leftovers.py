@@ -1,14 +1,14 @@
 """What `lab down` ends and removes itself, when those who made it do not: container processes, mounts, cgroups.
 
-Only what points into the lab's own state folder is touched: a monitor by its lxcpath, a container's processes by
-the root file system they run on, a mount by its source or target, a cgroup by the name of one of the lab's
-containers, once nothing runs in it.
+Only what is the lab's own is touched: processes in the cgroup folders of its hosts' containers, those folders, and
+mounts with their source or target in the lab's state folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import re
 import time
@@ -24,7 +24,6 @@ MOUNTINFO = PROC / "self" / "mountinfo"
 CGROUPS = Path("/sys/fs/cgroup")
 _MNT_DETACH = 2  # linux/mount.h
 _CGROUP_WAIT = 5.0
-_MONITOR = b"[lxc monitor] "
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -45,26 +44,30 @@ class Mount:
         )
 
 
+def cgroup_folder(lxcpath: Path) -> str:
+    """The name of the folder that an agent's containers in *lxcpath* have in each hierarchy (docs/architecture.md)."""
+    return f"caas-{hashlib.sha256(str(lxcpath).encode()).hexdigest()[:12]}"
+
+
+def find_cgroups(places: Places) -> tuple[Path, ...]:
+    """The cgroups of the containers of the lab's hosts, in every hierarchy, deepest first."""
+    names = {cgroup_folder(machine / "state" / "containers") for machine in places.state.glob("machines/*")}
+    tops = [Path(folder) / name for folder, children, _ in os.walk(CGROUPS) for name in names.intersection(children)]
+    below = [Path(folder) for top in tops for folder, _, _ in os.walk(top)]
+    return tuple(sorted(below, key=lambda path: len(path.parts), reverse=True))
+
+
 def container_processes(places: Places) -> tuple[tuple[Process, ...], tuple[Process, ...]]:
-    """The processes whose root file system is one of the lab's containers', and the monitors of those containers."""
-    inside, monitors = [], []
-    folders = _spellings(places.state)
-    for pid in all_pids():
+    """The processes in the lab's containers, and the monitors of those containers."""
+    inside: set[Process] = set()
+    monitors: set[Process] = set()
+    mine = set(all_pids())
+    for cgroup in find_cgroups(places):
         with contextlib.suppress(OSError):
-            process = find_process(pid)
-            if process is None:
-                continue
-            command = (PROC / str(pid) / "cmdline").read_bytes()
-            if command.startswith(_MONITOR) and f"{places.state}/".encode() in command:
-                monitors.append(process)
-            elif _root_is_in(pid, folders):
-                inside.append(process)
-    return tuple(inside), tuple(monitors)
-
-
-def container_names(places: Places) -> tuple[str, ...]:
-    """LXC's names of every container that any of the lab's hosts has files of."""
-    return tuple(sorted({path.name for path in places.state.glob("machines/*/state/containers/*") if path.is_dir()}))
+            for pid in map(int, (cgroup / "cgroup.procs").read_text().split()):
+                if pid in mine and (process := find_process(pid)) is not None:
+                    (monitors if cgroup.name.endswith(".monitor") else inside).add(process)
+    return tuple(inside - monitors), tuple(monitors)
 
 
 def unmount(folder: Path) -> int:
@@ -82,35 +85,6 @@ def check_no_mounts(folder: Path) -> None:
     for mount in read_mounts(MOUNTINFO):
         if mount.target.is_relative_to(folder):
             raise CaasError(Code.FAILED, f"{mount.target} is a mount point", hint=f"umount {mount.target}")
-
-
-def cgroup_names(processes: tuple[Process, ...]) -> frozenset[str]:
-    """The names of LXC's cgroups that *processes* are in, whatever hierarchy."""
-    found: set[str] = set()
-    for process in processes:
-        with contextlib.suppress(OSError):
-            text = (PROC / str(process.pid) / "cgroup").read_text()
-            found.update(re.findall(r"/(lxc\.(?:payload|monitor|pivot)\.[^/\n]+)", text))
-    return frozenset(found)
-
-
-def find_cgroups(names: frozenset[str]) -> tuple[Path, ...]:
-    """The cgroups called *names* in every hierarchy, and all below them, deepest first."""
-    tops = [Path(folder) / name for folder, children, _ in os.walk(CGROUPS) for name in _take_matching(children, names)]
-    below = [Path(folder) for top in tops for folder, _, _ in os.walk(top)]
-    return tuple(sorted(below, key=lambda path: len(path.parts), reverse=True))
-
-
-def stale_cgroup_names(containers: tuple[str, ...]) -> frozenset[str]:
-    """The names of cgroups that LXC may have left of these containers: nothing runs in them.
-
-    It calls them lxc.payload.NAME and lxc.monitor.NAME, and appends -1, -2, … where that is taken (lxc 5, cgfsng.c).
-    """
-    if not containers:
-        return frozenset()
-    pattern = re.compile(rf"lxc\.(payload|monitor|pivot)\.({'|'.join(map(re.escape, containers))})(-\d+)?")
-    found = {name for _, children, _ in os.walk(CGROUPS) for name in children if pattern.fullmatch(name)}
-    return frozenset(name for name in found if not any(map(_is_populated, find_cgroups(frozenset({name})))))
 
 
 def remove_cgroups(cgroups: tuple[Path, ...], *, wait: float = _CGROUP_WAIT) -> tuple[Path, ...]:
@@ -144,37 +118,6 @@ def read_mounts(path: Path) -> tuple[Mount, ...]:
             )
         )
     return tuple(mounts)
-
-
-def _take_matching(children: list[str], names: frozenset[str]) -> list[str]:
-    """The names that match, taken out of *children*, so that os.walk does not go below them a second time."""
-    found = [name for name in children if name in names]
-    children[:] = [name for name in children if name not in names]
-    return found
-
-
-def _is_populated(cgroup: Path) -> bool:
-    try:
-        return bool((cgroup / "cgroup.procs").read_text().strip())
-    except FileNotFoundError:
-        return False
-
-
-def _root_is_in(pid: int, folders: frozenset[str]) -> bool:
-    for line in (PROC / str(pid) / "mountinfo").read_text(errors="replace").splitlines():
-        if line.split(" ", 5)[4] == "/" and any(folder in line for folder in folders):
-            return True
-    return False
-
-
-def _spellings(folder: Path) -> frozenset[str]:
-    """How mountinfo writes what is below *folder*: by its path, and by the path within its own file system."""
-    found = {f"{folder}/"}
-    covering = [mount for mount in read_mounts(MOUNTINFO) if folder.is_relative_to(mount.target)]
-    if covering:
-        nearest = max(covering, key=lambda mount: len(mount.target.parts))
-        found.add(f"{Path(nearest.root) / folder.relative_to(nearest.target)}/")
-    return frozenset(found)
 
 
 def _unescape(text: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from coordinator.lab import leftovers
-from coordinator.lab.leftovers import check_no_mounts, read_mounts, stale_cgroup_names
+from coordinator.lab.leftovers import check_no_mounts, read_mounts
+from coordinator.lab.places import Places
 from proto.errors import CaasError
 
 LAB = Path("/var/lib/caas/labs/lab")
@@ -46,19 +49,58 @@ def test_nothing_is_removed_through_a_mount(mountinfo: Path) -> None:
     check_no_mounts(Path("/var/lib/caas/labs/other"))
 
 
-def test_cgroups_of_the_labs_containers_that_nothing_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "CGROUPS", tmp_path)
-    for name, procs in (
-        ("pids/lxc.payload.demo.a", ""),
-        ("pids/lxc.payload.demo.a/system.slice", ""),
-        ("pids/lxc.monitor.demo.a-1", ""),
-        ("pids/lxc.payload.demo.a-2/init.scope", "77\n"),
-        ("pids/lxc.payload.demo.ab", ""),
-        ("pids/lxc.payload.demoxa", ""),
-    ):
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        (tmp_path / name / "cgroup.procs").write_text(procs)
-    assert stale_cgroup_names(("demo.a",)) == {"lxc.payload.demo.a", "lxc.monitor.demo.a-1"}
-    assert stale_cgroup_names(()) == frozenset()
-    found = leftovers.find_cgroups(frozenset({"lxc.payload.demo.a"}))
-    assert [path.name for path in found] == ["system.slice", "lxc.payload.demo.a"], "deepest first"
+def test_the_agents_and_the_lab_agree_on_the_folder_of_cgroups() -> None:
+    from agent.containers.config import cgroup_base
+
+    lxcpath = LAB / "machines/host1/state/containers"
+    assert leftovers.cgroup_folder(lxcpath) == cgroup_base(lxcpath)
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two hierarchies with a container of lab `one`, and one of lab `two`."""
+    monkeypatch.setattr(leftovers, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr("coordinator.lab.places.LABS", tmp_path / "labs")
+    for lab, procs in (("one", {"demo.a/init.scope": os.getppid(), "demo.a.monitor": os.getpid()}), ("two", {})):
+        machine = tmp_path / "labs" / lab / "machines/host1"
+        machine.mkdir(parents=True)
+        base = leftovers.cgroup_folder(machine / "state/containers")
+        for hierarchy in ("pids", "memory/deeper"):
+            for name in ("demo.a", "demo.a/init.scope", "demo.a.monitor"):
+                folder = tmp_path / "cgroup" / hierarchy / base / name
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "cgroup.procs").write_text(f"{procs.get(name, '')}\n")
+    return tmp_path
+
+
+def test_cgroups_are_the_labs_own_and_the_deepest_come_first(cgroups: Path) -> None:
+    found = leftovers.find_cgroups(Places("one"))
+    base = leftovers.cgroup_folder(Places("one").state / "machines/host1/state/containers")
+    assert len(found) == 8, "the folder and three in it, in two hierarchies"
+    assert all(base in path.parts for path in found)
+    for index, path in enumerate(found):
+        assert not any(other.is_relative_to(path) for other in found[index + 1 :])
+
+
+def test_processes_are_told_from_monitors_and_never_our_own(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        for path in (cgroups / "cgroup").rglob("init.scope/cgroup.procs"):
+            if leftovers.cgroup_folder(Places("one").state / "machines/host1/state/containers") in path.parts:
+                path.write_text(f"{child.pid}\n{os.getpid()}\n")
+        inside, monitors = leftovers.container_processes(Places("one"))
+        assert [process.pid for process in inside] == [child.pid]
+        assert monitors == (), "it is this very process that the file names"
+        assert leftovers.container_processes(Places("two")) == ((), ())
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_only_empty_cgroups_go(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c/d").mkdir(parents=True)
+    (tmp_path / "c/d/busy").touch()
+    paths = tuple(tmp_path / name for name in ("a/b", "a", "c/d", "c"))
+    assert leftovers.remove_cgroups(paths, wait=0.2) == (tmp_path / "c/d", tmp_path / "c")
+    assert not (tmp_path / "a").exists()
