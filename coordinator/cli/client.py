@@ -8,21 +8,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import grpc
 
-from coordinator.rpc.client import SERVER_NAME
+from coordinator.lab.places import DEFAULT_SOCKET, Places
 from proto import coordinator_pb2 as pb
 from proto import coordinator_pb2_grpc
 from proto.errors import CaasError, Code, invalid
 from proto.transport.client import OPTIONS
-from proto.transport.failures import error_from_rpc
+from proto.transport.failures import METADATA_KEY, error_from_rpc
 from proto.transport.tls import TlsFiles
 
 PEER = "coordinator"
+#: The DNS name in the coordinator's certificate.
+SERVER_NAME = "coordinator"
 LOOK = 120.0
 #: A bring-up of 64 computes takes minutes; a step that hangs has a deadline of its own.
 WORK = 4 * 3600.0
@@ -40,6 +42,18 @@ class Coordinator(Protocol):
     def logs(self, name: str) -> dict[str, Any]: ...
     def credentials(self, name: str, form: str) -> dict[str, Any]: ...
     def exec(self, inputs: Iterator[pb.CoordinatorExecInput]) -> Iterator[pb.CoordinatorExecOutput]: ...
+
+
+def find_address(environ: Mapping[str, str], *, coordinator: str = "", lab: str = "") -> str:
+    """Where the coordinator is: what the call says, else what *environ* says, else the default place.
+
+    In each, the coordinator's address goes before a lab's name. INVALID where the lab's name is none.
+    """
+    if coordinator or lab:
+        return coordinator or str(Places(lab).socket)
+    if address := environ.get("CAAS_COORDINATOR"):
+        return address
+    return str(Places(environ["CAAS_LAB"]).socket) if environ.get("CAAS_LAB") else str(DEFAULT_SOCKET)
 
 
 class GrpcCoordinator:
@@ -109,8 +123,10 @@ class GrpcCoordinator:
             yield
         except grpc.RpcError as failure:
             # Of grpc's two kinds of failed call this module's has the same methods as the asynchronous one.
-            error = error_from_rpc(cast("Any", failure), PEER)
-            if error.code is Code.UNREACHABLE:
+            failed = cast("Any", failure)
+            error = error_from_rpc(failed, PEER)
+            told = METADATA_KEY in dict(failed.trailing_metadata() or ())
+            if error.code is Code.UNREACHABLE and not told:
                 message = f"the coordinator at {self._address} does not answer"
                 raise CaasError(error.code, message, hint="is caas-coordinator running? caas lab status") from failure
             # It was asked here: who it was about is in the message already.

@@ -38,8 +38,8 @@ def build(names: tuple[str, ...], images: str | None, as_json: bool) -> None:
     \b
     Exit status:
       0  they are there
-      1  a build failed
-      2  there is no such declaration, or it is wrong
+      1  a build failed, or there is no such declaration
+      2  a declaration or the call is wrong
     """
     sys.exit(_run(["build", *_options(images, as_json), "--", *names]))
 

@@ -17,6 +17,11 @@ from proto.errors import invalid
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
+def _without_dashes(words: tuple[str, ...]) -> tuple[str, ...]:
+    """*words* without the `--` that sets them apart from ours: click leaves it in where options end at a word."""
+    return words[1:] if words[:1] == ("--",) else words
+
+
 @click.command("exec", short_help="Run a command in a container.", context_settings=_PASS_ON)
 @NAME
 @click.argument("container")
@@ -25,7 +30,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 def exec_command(coordinator: Coordinator, name: str, container: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in CONTAINER of the cluster NAME, as root, with this command's standard input, output and error.
 
-    COMMAND is not given to a shell; for one, say: -- sh -c '…'
+    COMMAND is not given to a shell; for one, say: -- sh -c '…'. Options of caas itself come before NAME.
 
     \b
     Example:
@@ -36,7 +41,10 @@ def exec_command(coordinator: Coordinator, name: str, container: str, command: t
     Exit status:
       the command's own; 125 where the fault is ours (no such container, no answer)
     """
-    start = pb.CoordinatorExecInput.Start(name=name, container=container, argv=command)
+    argv = _without_dashes(command)
+    if not argv:
+        raise click.UsageError("a command is needed: caas exec NAME CONTAINER -- COMMAND")
+    start = pb.CoordinatorExecInput.Start(name=name, container=container, argv=argv)
     sys.exit(run_streaming(coordinator, start))
 
 
@@ -47,6 +55,8 @@ def exec_command(coordinator: Coordinator, name: str, container: str, command: t
 def openstack(coordinator: Coordinator, name: str, arguments: tuple[str, ...]) -> None:
     """Run the stock `openstack` client beside the API of the cluster NAME, as its administrator.
 
+    Options of caas itself come before NAME.
+
     \b
     Example:
       caas openstack demo -- compute service list
@@ -56,7 +66,7 @@ def openstack(coordinator: Coordinator, name: str, arguments: tuple[str, ...]) -
     Exit status:
       the client's own; 125 where the fault is ours (no such cluster, no answer)
     """
-    start = pb.CoordinatorExecInput.Start(name=name, argv=arguments, openstack=True)
+    start = pb.CoordinatorExecInput.Start(name=name, argv=_without_dashes(arguments), openstack=True)
     sys.exit(run_streaming(coordinator, start))
 
 

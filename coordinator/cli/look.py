@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from coordinator.cli.options import JSON, NAME, with_coordinator
 from coordinator.cli.output import Document, print_document, print_table, show_seconds, show_size
 from coordinator.cli.progress import follow, parse_document
 from proto import coordinator_pb2 as pb
+from proto.errors import CaasError, Code
 
 
 @click.command(short_help="Show a cluster as it is now, or all of them.")
@@ -96,12 +96,15 @@ def _show_cluster(document: Document) -> None:
         click.echo(f"\n{nova['computes_up']} computes up")
 
 
-@click.command(short_help="Compare a cluster with what it should be.")
+@click.command(short_help="Try whether containers reach each other and nova is up.")
 @NAME
 @JSON
 @with_coordinator
 def verify(coordinator: Coordinator, name: str, as_json: bool) -> None:
-    """Look at everything the cluster NAME consists of, link by link and service by service; change nothing.
+    """Try what the cluster NAME promises, and change nothing.
+
+    Every container must reach every other one of its network and its gateway, and nova must list every service and
+    compute as up.
 
     \b
     Example:
@@ -136,15 +139,14 @@ def test(coordinator: Coordinator, name: str) -> None:
 def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
     outcome = follow(events)
     document = parse_document(outcome)
-    failed = bool(outcome.failed) or document.get("ok") is False
+    failed = [*outcome.failed]
+    failed += [f"{pair['from']} does not reach {pair['to']}" for pair in document.get("pairs", ()) if not pair["ok"]]
     if as_json:
         print_document(document)
-    elif not failed:
+    if failed or document.get("ok") is False:
+        raise CaasError(Code.FAILED, f"not as it should be: {'; '.join(failed) or 'see above'}")
+    if not as_json:
         click.echo(f"{well} ({show_seconds(outcome.seconds)})")
-    if failed:
-        named = ", ".join(outcome.failed) or "see above"
-        click.echo(f"error: not as it should be: {named}", err=True)
-        sys.exit(1)
 
 
 @click.command(short_help="Show what was done to a cluster, and when.")
@@ -153,6 +155,8 @@ def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
 @with_coordinator
 def logs(coordinator: Coordinator, name: str, last: int) -> None:
     """Print the coordinator's journal of the cluster NAME: each thing that was begun, when, and how it ended.
+
+    Where the last run failed, the last warnings of the containers it failed in follow.
 
     What nova itself says is in its containers: caas exec NAME CONTAINER -- journalctl -u nova-compute
 
@@ -165,8 +169,13 @@ def logs(coordinator: Coordinator, name: str, last: int) -> None:
       0  done
       1  there is no such cluster, or the coordinator does not answer
     """
-    for entry in coordinator.logs(name)["entries"][-last:]:
+    document = coordinator.logs(name)
+    for entry in document["entries"][-last:]:
         when = datetime.datetime.fromtimestamp(entry["began"]).isoformat(" ", "seconds")
         took = show_seconds(entry["ended"] - entry["began"]) if entry["ended"] else "-"
         line = f"{when}  {entry['outcome'] or 'not ended':11}  {took:>10}  {entry['step']}: {entry['title']}"
         click.echo(f"{line}: {entry['message']}" if entry["message"] else line)
+    for container, lines in document.get("containers", {}).items():
+        click.echo(f"\n{container}")
+        for line in lines:
+            click.echo(f"  {line}")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from coordinator.cli.output import print_error
+from coordinator.config.problem import suggest
 from proto.errors import CaasError
 
 #: Where each command is: module and attribute. The order is the one in which people use them.
@@ -49,6 +50,13 @@ class Commands(click.Group):
         found = getattr(importlib.import_module(module), attribute)
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no command {args[0]!r}; {suggest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

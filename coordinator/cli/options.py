@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coordinator.cli.client import GrpcCoordinator
-from coordinator.rpc.client import find_coordinator
-from proto.names import check_cluster_name
+from coordinator.cli.client import GrpcCoordinator, find_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,16 +31,9 @@ def with_coordinator(command: F) -> F:
     @click.option("--lab", default="", metavar="LAB", help="Use the coordinator of this lab.  [default: $CAAS_LAB]")
     @functools.wraps(command)
     def wrapped(*args: Any, coordinator: str, lab: str, **options: Any) -> Any:
-        with GrpcCoordinator(find_address(coordinator, lab)) as client:
+        if coordinator and lab:
+            raise click.UsageError("--coordinator and --lab both say where the coordinator is: give one of them")
+        with GrpcCoordinator(find_address(os.environ, coordinator=coordinator, lab=lab)) as client:
             return command(client, *args, **options)
 
     return wrapped  # type: ignore[return-value]
-
-
-def find_address(coordinator: str, lab: str) -> str:
-    """Where the coordinator is: what the call says, else what the environment says, else the default place."""
-    if coordinator and lab:
-        raise click.UsageError("--coordinator and --lab both say where the coordinator is: give one of them")
-    if coordinator:
-        return coordinator
-    return find_coordinator({}, lab=check_cluster_name(lab)) if lab else find_coordinator(os.environ)

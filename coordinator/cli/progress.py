@@ -6,6 +6,7 @@ lines than there is work at once, however many steps there are.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -116,8 +117,8 @@ class LiveDisplay:
         self._pending: set[str] = set()
         self._ended = 0
         self._phase = ""
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
         self._spinner = Spinner("dots")
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> LiveDisplay:
         self._live.__enter__()
@@ -175,7 +176,5 @@ def describe(event: pb.Event) -> str:
 
 def parse_document(outcome: Outcome) -> Document:
     """The summary's document; empty where there was none."""
-    import json
-
     found = json.loads(outcome.document) if outcome.document else {}
     return found if isinstance(found, dict) else {}

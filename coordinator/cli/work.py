@@ -129,13 +129,14 @@ def _show_summary(cluster: str, outcome: Outcome) -> None:
     document = parse_document(outcome)
     computes = document.get("computes_up")
     state = f", {computes} compute{'' if computes == 1 else 's'} up" if computes is not None else ""
-    if not outcome.done:
+    if not document.get("steps") and not any(document.get("writes", {}).values()):
         click.echo(f"{cluster}: nothing to do{state} ({show_seconds(outcome.seconds)})")
     else:
-        click.echo(f"{cluster}: up{state}\n")
-        rows = [(phase, show_seconds(seconds)) for phase, seconds in outcome.phases.items()]
+        click.echo(f"{cluster}: done{state}\n")
+        phases: dict[str, float] = document.get("phases") or outcome.phases
+        rows = [(phase, show_seconds(seconds)) for phase, seconds in phases.items()]
         print_table(("PHASE", "TIME"), [*rows, ("in all", show_seconds(outcome.seconds))], indent="  ")
-    click.echo(f"\nLook around:\n  caas status {cluster}\n  caas openstack {cluster} -- server list")
+    click.echo(f"\nLook around:\n  caas status {cluster}\n  caas openstack {cluster} -- server list --all-projects")
 
 
 @click.command(short_help="Remove a cluster.")
