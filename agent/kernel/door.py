@@ -14,7 +14,7 @@ from typing import Literal
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
 from agent.kernel import layer3, links, masquerade, placement, probe
-from agent.kernel.errors import kernel_errors
+from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
@@ -203,7 +203,7 @@ class NetlinkDoor:
         placement.check_name_free(links.list_links(self._connection), wanted)
         index = links.make_ifindex()
         with ExitStack() as undo:
-            undo.callback(links.delete_link, self._connection, index)
+            undo.callback(take_back, links.delete_link, self._connection, index)
             links.perform(
                 self._connection,
                 [

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from proto.errors import CaasError, Code
+
+log = logging.getLogger(__name__)
 
 _CODES = {
     errno.EEXIST: Code.CONFLICT,
@@ -49,3 +52,11 @@ def kernel_errors(what: str, *, hint: str = "") -> Iterator[None]:
         if code is None:
             raise
         raise CaasError(code, f"{what}: {exc.strerror}", hint=hint or _HINTS.get(exc.errno or 0, "")) from exc
+
+
+def take_back(undo: Callable[..., object], *arguments: object) -> None:
+    """*undo(*arguments)* after a failure: logged where it fails too, so that it never replaces the first one."""
+    try:
+        undo(*arguments)
+    except (CaasError, OSError) as exc:
+        log.warning("taking back what was begun: %s: %s", undo.__name__, exc)

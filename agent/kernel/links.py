@@ -99,10 +99,12 @@ def new_bridge(index: int, name: str, mtu: int) -> Request:
     """A bridge without spanning tree and without snooping, whose querier and joins would speak in the segment.
 
     Its MTU here is one less than wanted: only a change makes the kernel keep it when ports join
-    (BROPT_MTU_SET_BY_USER in net/bridge).
+    (BROPT_MTU_SET_BY_USER in net/bridge). Its MAC is its own, so that it does not change with its ports either.
     """
+    mac = bytes(((secrets.randbelow(64) << 2) | 2,)) + secrets.token_bytes(5)
     data = (netlink.attr_u32(IFLA_BR_STP_STATE, 0), netlink.attr_u8(IFLA_BR_MCAST_SNOOPING, 0))
-    return _new_link(index, name, "bridge", netlink.attr_u32(IFLA_MTU, mtu - 1), data=data)
+    own = (netlink.attr(IFLA_ADDRESS, mac), netlink.attr_u32(IFLA_MTU, mtu - 1))
+    return _new_link(index, name, "bridge", *own, data=data)
 
 
 def new_vlan(index: int, name: str, *, parent: int, vid: int, mtu: int) -> Request:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from agent.kernel import links, trunks
 from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject, adopt_maps, check_layout, map_ids
+from agent.kernel.errors import take_back
 from agent.kernel.links import IFF_NOARP, IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.sysctl import make_quiet
@@ -80,7 +81,7 @@ class BpfVlans:
         near, far = links.make_ifindex(), links.make_ifindex()
         far_name = make_link_name(f"{FAR_END}-of-{wanted.name}", kind="vlan")
         with ExitStack() as undo:
-            undo.callback(links.delete_link, self._connection, near)
+            undo.callback(take_back, links.delete_link, self._connection, near)
             links.perform(
                 self._connection,
                 [
@@ -94,7 +95,7 @@ class BpfVlans:
             # Both are down until the host's own stack can neither be heard nor speak at either end.
             make_quiet((wanted.name, far_name), netns=self._connection.netns, tally=self._connection.tally)
             trunks.attach_far_end(self._connection, far, loaded.programs["vlan_append"])
-            undo.callback(self._forget, seen, far)
+            undo.callback(take_back, self._forget, seen, far)
             self._point(far, (trunk.index, wanted.vid))
             trunks.attach_trunk(self._connection, trunk, loaded.programs["vlan_strip"])
             joined = [links.set_link(near, master=master)] * bool(master)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from agent.kernel import links
+from agent.kernel.errors import take_back
 from agent.kernel.links import ETH_P_8021Q, IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.sysctl import make_quiet
@@ -47,7 +48,7 @@ class KernelVlans:
     def create(self, wanted: Vlan, parent: SeenLink, master: int) -> None:
         index = links.make_ifindex()
         with ExitStack() as undo:
-            undo.callback(links.delete_link, self._connection, index)
+            undo.callback(take_back, links.delete_link, self._connection, index)
             links.perform(
                 self._connection,
                 [
@@ -83,7 +84,7 @@ class KernelVlans:
         )
         links.delete_link(self._connection, link.index)
         with ExitStack() as undo:
-            undo.callback(self.create, before, old_parent, link.master)
+            undo.callback(take_back, self.create, before, old_parent, link.master)
             self.create(after, parent, master)
             undo.pop_all()
 

@@ -168,7 +168,7 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_a_box_cannot_choose_the_tag_on_the_wire(joined: Joined, name: str) -> None:
-    """Whatever leaves has VID 100 outermost: a tag of the box's own is inside (the kernel), or ends the frame (ours)."""
+    """Whatever leaves has VID 100 outermost: a box's own tag is inside (the kernel), or ends the frame (ours)."""
     for seen in joined.crosses(joined.box, joined.wire, ATTEMPTS[name]):
         assert seen.tags[:1] == (TAG,)
 
