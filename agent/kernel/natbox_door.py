@@ -143,7 +143,7 @@ class NatboxDoor:
             return {entry.vid: _seen(entry, neighbours.get(entry.vid, ()), mac) for entry in entries}
 
     def observe(self, expected: Iterable[Gateway]) -> dict[int, SeenGateway]:
-        """The VLANs of *expected*, by VID, with those of its neighbours that are there: whatever the number of others."""
+        """The VLANs of *expected*, by VID, with those of its neighbours that are there, however many there are."""
         with self._lock:
             maps = self._maps()
             if not maps:
@@ -200,9 +200,9 @@ class NatboxDoor:
             self._check_owner(maps, gateway)
             mac = self._link(self.path.trunk).mac.hex(":")
             maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=False))
-            for near in maps["nb_neighbours"].items():
-                if layout.read_neighbour(*near)[0] == gateway.vid:
-                    maps["nb_neighbours"].delete(near[0])
+            for near, _ in maps["nb_neighbours"].items():
+                if near.startswith(key):  # a neighbour's key begins with its VLAN's
+                    maps["nb_neighbours"].delete(near)
             self._connections.end_all(gateway.vid)
             self._rules.forget(gateway.vid)
             self._reset_counters(maps, gateway.vid)
@@ -249,6 +249,7 @@ class NatboxDoor:
     def _pieces(self) -> tuple[Piece, ...]:
         """First the rules that drop, then the stack, then what lets packets into it."""
         trunk, uplink = self._link(self.path.trunk), self._link(self.path.uplink)
+        self._rules.numbers = (trunk.index, uplink.index)
         stack = make_pieces(self._route, trunk, uplink, memory=self._memory, tally=self._tally)
         return (self._rules, *stack, self._programs_on(trunk))
 
@@ -309,11 +310,9 @@ def _look_up_neighbours(table: BpfMap, vid: int, addresses: Iterable[ipaddress.I
 
 def _release_subnet(maps: dict[str, BpfMap], gateway: Gateway) -> None:
     """Forget the subnet unless another VLAN has the same."""
-    for item in maps["nb_vlans"].items():
-        entry = layout.read_vlan_entry(*item)
-        if entry.vid != gateway.vid and entry.gateway.network == gateway.gateway.network:
-            return
-    maps["nb_subnets"].delete(layout.make_subnet_key(gateway.gateway.network))
+    own, network = layout.make_vid_key(gateway.vid), gateway.gateway.network
+    if not any(key != own and layout.has_subnet(value, network) for key, value in maps["nb_vlans"].items()):
+        maps["nb_subnets"].delete(layout.make_subnet_key(network))
 
 
 def _read_counters(maps: dict[str, BpfMap], vid: int, stack_drops: dict[str, int]) -> GatewayCounters:

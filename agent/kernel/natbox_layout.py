@@ -14,11 +14,15 @@ from proto.errors import CaasError, Code
 from proto.marks import Mark, parse_mark
 from proto.model import Gateway, Neighbour
 
-MARK_FLAGS = 0xFFFFF000
+#: With the VID: what natbox_in writes into the mark of a packet, and nft into that of its connection.
 MARK_OUT = 0xCA000000
-MARK_IN = 0xCA100000
-#: IPv4 dummy address (RFC 7600): what NATBox's own stack calls itself towards a VLAN; natbox_out replaces it.
-STACK_ADDRESS = ipaddress.IPv4Address("192.0.0.8")
+#: Where a container of any VLAN has its address as far as the stack knows: INNER | VID << 16 | its low 16 bits.
+INNER = ipaddress.IPv4Network("240.0.0.0/4")
+INNER_VID_SHIFT = 16
+#: A subnet may not be larger than what the low 16 bits tell apart.
+PREFIX_MIN = 16
+#: What the stack calls itself towards VLANs; natbox_out replaces it by the gateway's address. VID 0 is nobody's.
+STACK_ADDRESS = ipaddress.IPv4Address("240.0.0.1")
 MARK_TEXT_MAX = 111  # a NUL follows
 REASONS = (
     "untagged",
@@ -71,6 +75,16 @@ class VlanEntry:
     mac: str
     open: bool
     owner: Mark
+
+
+def make_inner_subnet(vid: int) -> ipaddress.IPv4Network:
+    """Where the stack sees the containers of the VLAN."""
+    return ipaddress.IPv4Network((int(INNER.network_address) | vid << INNER_VID_SHIFT, PREFIX_MIN))
+
+
+def read_inner_vid(address: ipaddress.IPv4Address) -> int:
+    """The VLAN of a container that the stack sees at *address*."""
+    return int(address) >> INNER_VID_SHIFT & 0xFFF
 
 
 def make_vid_key(vid: int) -> bytes:
@@ -138,6 +152,12 @@ def read_traffic(value: bytes) -> tuple[int, int, int, int]:
 def read_drops(value: bytes) -> dict[str, int]:
     """Those that happened, by reason."""
     return {reason: number for reason, number in zip(REASONS, _DROPS.unpack(value), strict=False) if number}
+
+
+def has_subnet(value: bytes, network: ipaddress.IPv4Network) -> bool:
+    """Whether the entry *value* of nb_vlans is of that subnet, without reading the rest of it."""
+    address, mask = int.from_bytes(value[:4], "big"), int.from_bytes(value[4:8], "big")
+    return mask == int(network.netmask) and address & mask == int(network.network_address)
 
 
 def make_mac_bytes(mac: str) -> bytes:

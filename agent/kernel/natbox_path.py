@@ -1,4 +1,4 @@
-"""The few things in the stack that bring a packet back to the trunk: address, next hop, route, two rules, sysctls.
+"""The few things in the stack that bring a packet back to the trunk: an address, a next hop, a route, sysctls.
 
 Each piece can be looked for, made and removed by itself; none depends on the number of VLANs. A setting that had
 another value before is put back to it in the end: the memory outlives the process.
@@ -19,26 +19,23 @@ from agent.kernel import netlink
 from agent.kernel.errors import kernel_errors
 from agent.kernel.inside import run_inside
 from agent.kernel.links import IFF_PROMISC, SeenLink, find_link, set_link
-from agent.kernel.natbox_layout import MARK_FLAGS, MARK_IN, MARK_OUT, STACK_ADDRESS
-from agent.kernel.netlink import KernelError, Netlink, attr, attr_text, attr_u8, attr_u32, parse_attrs, text_of, u32_of
+from agent.kernel.natbox_layout import INNER, STACK_ADDRESS
+from agent.kernel.netlink import KernelError, Netlink, attr, attr_u8, parse_attrs
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 from proto.marks import ROUTE_PROTOCOL
 
-TABLE = 20200
-PRIORITY_IN, PRIORITY_OUT = 20200, 20201
-#: Never on a wire: natbox_out writes the real addresses. Link-local (RFC 3927), so that no tenant's is hidden by it.
-NEXT_HOP = ipaddress.IPv4Address("169.254.202.1")
+METRIC = 20200
+#: Never on a wire: natbox_out writes the real addresses.
+NEXT_HOP = ipaddress.IPv4Address("240.0.0.2")
 NEXT_HOP_MAC = bytes.fromhex("02caa5000001")
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 IFA_ADDRESS, IFA_LOCAL, IFA_PROTO = 1, 2, 11
-RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 4, 5, 7, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
-FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 3, 6, 10, 15, 16, 21
-SCOPE_LINK, NUD_PERMANENT, RTN_UNICAST, RTNH_F_ONLINK, FR_ACT_TO_TABLE = 253, 0x80, 1, 4, 1
+SCOPE_LINK, NUD_PERMANENT, RTN_UNICAST, RTNH_F_ONLINK, TABLE_MAIN = 253, 0x80, 1, 4, 254
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
@@ -194,12 +191,9 @@ def make_pieces(
 ) -> tuple[Piece, ...]:
     """The path's pieces in the order they are made; they are removed in the opposite order.
 
-    fwmark_reflect: what the stack answers to a VLAN's packet carries that VLAN's mark (ip-sysctl). src_valid_mark:
-    strict reverse-path filtering, where it is on, looks the sender up with the mark, and finds the trunk.
+    Forwarding is switched on for these two links alone: the others' is none of our business (ip-sysctl.rst).
     """
     settings = (
-        ("ipv4/fwmark_reflect", "1"),
-        (f"ipv4/conf/{trunk.name}/src_valid_mark", "1"),
         (f"ipv4/conf/{trunk.name}/forwarding", "1"),
         (f"ipv4/conf/{uplink.name}/forwarding", "1"),
     )
@@ -209,8 +203,6 @@ def make_pieces(
         _stack_address(connection, trunk),
         _next_hop(connection, trunk),
         _route(connection, trunk),
-        _rule(connection, PRIORITY_IN, MARK_IN, uplink.name),
-        _rule(connection, PRIORITY_OUT, MARK_OUT, "lo"),
     )
 
 
@@ -259,42 +251,20 @@ def _next_hop(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
 
 
 def _route(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
-    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, RTN_UNICAST, RTNH_F_ONLINK)
-    target = {RTA_OIF: struct.pack("=I", trunk.index), RTA_GATEWAY: NEXT_HOP.packed, RTA_PREFSRC: STACK_ADDRESS.packed}
-    table = attr_u32(RTA_TABLE, TABLE)
-    body = head + table + b"".join(attr(kind, value) for kind, value in target.items())
+    flags = RTNH_F_ONLINK
+    head = _ROUTE.pack(socket.AF_INET, INNER.prefixlen, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, flags)
+    wanted = {
+        RTA_DST: INNER.network_address.packed,
+        RTA_OIF: struct.pack("=I", trunk.index),
+        RTA_GATEWAY: NEXT_HOP.packed,
+        RTA_PRIORITY: struct.pack("=I", METRIC),
+        RTA_PREFSRC: STACK_ADDRESS.packed,
+    }
+    body = head + b"".join(attr(kind, value) for kind, value in wanted.items())
 
     def looks() -> bool:
-        asked = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0) + table
-        try:
-            payloads = connection.dump(RTM_GETROUTE, asked)
-        except KernelError as exc:
-            if exc.errno == errno.ENOENT:  # no such table
-                return False
-            raise
-        routes = [parse_attrs(payload, _ROUTE.size) for payload in payloads]
-        return len(routes) == 1 and all(routes[0].get(kind) == value for kind, value in target.items())
+        asked = _ROUTE.pack(socket.AF_INET, 0, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+        routes = (parse_attrs(payload, _ROUTE.size) for payload in connection.dump(RTM_GETROUTE, asked))
+        return any(all(route.get(kind) == value for kind, value in wanted.items()) for route in routes)
 
-    return NetlinkPiece(f"route in table {TABLE}", connection, (RTM_NEWROUTE, body), (RTM_DELROUTE, body), looks)
-
-
-def _rule(connection: Netlink, priority: int, mark: int, arrives_by: str) -> NetlinkPiece:
-    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TABLE, 0)
-    wanted = {FRA_PRIORITY: priority, FRA_FWMARK: mark, FRA_FWMASK: MARK_FLAGS, FRA_TABLE: TABLE}
-    body = (
-        head
-        + b"".join(attr_u32(kind, value) for kind, value in wanted.items())
-        + attr_text(FRA_IIFNAME, arrives_by)
-        + attr_u8(FRA_PROTOCOL, ROUTE_PROTOCOL)
-    )
-
-    def looks() -> bool:
-        for payload in connection.dump(RTM_GETRULE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
-            found = parse_attrs(payload, _ROUTE.size)
-            if text_of(found.get(FRA_IIFNAME)) == arrives_by and all(
-                u32_of(found.get(kind)) == value for kind, value in wanted.items()
-            ):
-                return True
-        return False
-
-    return NetlinkPiece(f"rule {priority}", connection, (RTM_NEWRULE, body), (RTM_DELRULE, body), looks)
+    return NetlinkPiece(f"route to {INNER}", connection, (RTM_NEWROUTE, body), (RTM_DELROUTE, body), looks)

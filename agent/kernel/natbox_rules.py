@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.kernel.inside import run_inside
-from agent.kernel.natbox_layout import MARK_FLAGS, MARK_IN, MARK_OUT
+from agent.kernel.natbox_layout import INNER, MARK_OUT, make_inner_subnet, read_inner_vid
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 from proto.marks import HOST, Mark
-from proto.model.network import VID_MAX, VID_MIN
 
 TABLE = "caas_natbox"
 TIMEOUT = 20.0
@@ -31,7 +30,7 @@ UNASKED_REASON = "nobody asked for it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A base chain: its name, where it hooks in, and its rules in order."""
+    """A chain: its name, where it hooks in ("" where others jump to it), and its rules in order."""
 
     name: str
     hook: str
@@ -47,37 +46,22 @@ class Listen:
 
 
 def make_chains(*, trunk: str, uplink: str, listen: Listen | None) -> tuple[Chain, ...]:
-    """The rules for these two links.
+    """The rules for these two links: what comes from a VLAN may go to the uplink, and its answers back. No more.
 
-    The zone keeps VLANs with the same addresses apart, from before fragments are put together (priority -400:
-    two VLANs' fragments must not meet) to the connection's end; only the original direction has one, so what
-    comes back to the uplink's address finds its connection, and the connection's mark its owner.
+    What most packets meet comes first and compares link numbers (iif, oif), which is cheaper; what drops compares
+    names, which a link that was made anew still has. New connections get the mark of their VLAN.
     """
-    came_out, comes_in = f"meta mark & {MARK_FLAGS:#x} == {MARK_OUT:#x}", f"meta mark & {MARK_FLAGS:#x} == {MARK_IN:#x}"
     clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    vlan = "ip saddr & 255.255.0.0"
     service = (
         (f'iifname "{uplink}" ip daddr {listen.address} tcp dport {listen.port} accept',) if listen is not None else ()
     )
     return (
         Chain(
-            name="zone",
-            hook="type filter hook prerouting priority -450",
-            rules=(f'iifname "{trunk}" ct original zone set meta mark map @zones',),
-        ),
-        Chain(
-            name="owner",
-            hook="type filter hook prerouting priority -150",
-            rules=(
-                f'iifname "{trunk}" ct state new ct mark set meta mark',
-                f'iifname "{uplink}" ct mark & {MARK_FLAGS:#x} == {MARK_OUT:#x} '
-                f"meta mark set ct mark | {MARK_OUT ^ MARK_IN:#x}",
-            ),
-        ),
-        Chain(
             name="own",
             hook="type filter hook input priority -10",
             rules=(
-                f'iifname "{trunk}" update @to_natbox {{ meta mark }}',
+                f'iifname "{trunk}" update @to_natbox {{ {vlan} }}',
                 f'iifname "{trunk}" drop',
                 f'iifname "{uplink}" ct state established,related accept',
                 f'iifname "{uplink}" icmp type echo-request accept',
@@ -86,48 +70,65 @@ def make_chains(*, trunk: str, uplink: str, listen: Listen | None) -> tuple[Chai
             ),
         ),
         Chain(
+            name="from_vlan",
+            hook="",
+            rules=(
+                clamp,
+                f'oif "{uplink}" ct state established,related accept',
+                f'oif "{uplink}" ip saddr {INNER} meta mark & 0xfffff000 == {MARK_OUT:#x} '
+                "ct state new ct mark set meta mark accept",
+                f"update @astray {{ {vlan} }}",
+                "drop",
+            ),
+        ),
+        Chain(
+            name="from_uplink",
+            hook="",
+            rules=(
+                clamp,
+                f'oif "{trunk}" ct state established,related accept',
+                f"counter name {UNASKED} drop",
+            ),
+        ),
+        Chain(
             name="pass",
             hook="type filter hook forward priority -10",
             rules=(
-                f'iifname {{ "{trunk}", "{uplink}" }} oifname {{ "{trunk}", "{uplink}" }} {clamp}',
-                f'iifname "{trunk}" oifname "{uplink}" {came_out} ct state new,established,related accept',
-                f'iifname "{trunk}" update @astray {{ meta mark }}',
-                f'iifname "{trunk}" drop',
-                f'iifname "{uplink}" oifname "{trunk}" {comes_in} ct state established,related accept',
-                f'iifname "{uplink}" counter name {UNASKED} drop',
+                f'iif "{trunk}" goto from_vlan',
+                f'iif "{uplink}" goto from_uplink',
+                f'iifname {{ "{trunk}", "{uplink}" }} drop',
                 f'oifname "{trunk}" drop',
             ),
         ),
         Chain(
             name="say",
             hook="type filter hook output priority -10",
-            rules=(f'oifname "{trunk}" {came_out} meta l4proto icmp accept', f'oifname "{trunk}" drop'),
+            rules=(f'oifname "{trunk}" ct state related meta l4proto icmp accept', f'oifname "{trunk}" drop'),
         ),
         Chain(
             name="translate",
             hook="type nat hook postrouting priority 100",
-            rules=(f'oifname "{uplink}" {came_out} masquerade fully-random',),
+            rules=(f'oifname "{uplink}" ip saddr {INNER} masquerade fully-random',),
         ),
     )
 
 
-def make_comments(chain: Chain) -> tuple[str, ...]:
-    """The comments of *chain*'s rules, in order."""
-    digests = (hashlib.sha256(f"{chain.hook}\0{rule}".encode()).hexdigest()[:12] for rule in chain.rules)
+def make_comments(chain: Chain, numbers: tuple[int, int]) -> tuple[str, ...]:
+    """The comments of *chain*'s rules, in order. *numbers* are the links', which `iif` and `oif` stand for."""
+    digests = (hashlib.sha256(f"{numbers}{chain.hook}\0{rule}".encode()).hexdigest()[:12] for rule in chain.rules)
     return tuple(str(Mark(HOST, f"natbox-{chain.name}-{digest}")) for digest in digests)
 
 
-def make_script(chains: tuple[Chain, ...]) -> str:
+def make_script(chains: tuple[Chain, ...], numbers: tuple[int, int]) -> str:
     """Input for `nft -f`: the table as wanted, in place of what there is, in one transaction."""
-    zones = ", ".join(f"{MARK_OUT | vid:#x} : {vid}" for vid in range(VID_MIN, VID_MAX + 1))
     lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
-    lines.append(f" map zones {{ typeof meta mark : ct original zone; elements = {{ {zones} }}; }}")
-    lines += [f" set {name} {{ type mark; size 8192; flags dynamic; counter; }}" for name in VLAN_REASONS]
+    lines += [f" set {name} {{ type ipv4_addr; size 8192; flags dynamic; counter; }}" for name in VLAN_REASONS]
     lines.append(f" counter {UNASKED} {{ }}")
     for chain in chains:
-        lines += [f" chain {chain.name} {{", f"  {chain.hook}; policy accept;"]
+        lines += [f" chain {chain.name} {{", *([f"  {chain.hook}; policy accept;"] if chain.hook else [])]
         lines += [
-            f'  {rule} comment "{comment}"' for rule, comment in zip(chain.rules, make_comments(chain), strict=True)
+            f'  {rule} comment "{comment}"'
+            for rule, comment in zip(chain.rules, make_comments(chain, numbers), strict=True)
         ]
         lines.append(" }")
     return "\n".join([*lines, "}", ""])
@@ -140,12 +141,14 @@ class NatboxRules:
 
     def __init__(self, chains: tuple[Chain, ...], *, netns: str | None, tally: Tally) -> None:
         self._chains = chains
+        self.numbers = (0, 0)
+        """The ifindexes of trunk and uplink as they are now."""
         self._netns = netns
         self._tally = tally
 
     def is_there(self) -> bool:
         """Whether the table has exactly our chains with exactly our rules."""
-        return self._seen() == {chain.name: list(make_comments(chain)) for chain in self._chains}
+        return self._seen() == {chain.name: list(make_comments(chain, self.numbers)) for chain in self._chains}
 
     def is_gone(self) -> bool:
         return self._seen() is None
@@ -153,13 +156,13 @@ class NatboxRules:
     def check(self) -> None:
         """Let the kernel try the table without keeping it. UNSUPPORTED where it lacks something."""
         arguments = ["-c", "-f", "-"]
-        done = self._run(arguments, make_script(self._chains))
+        done = self._run(arguments, make_script(self._chains, self.numbers))
         if done.returncode:
             raise CaasError(Code.UNSUPPORTED, _failed(arguments, done).message)
 
     def make(self) -> None:
         self._tally.add()
-        self._nft("-f", "-", script=make_script(self._chains))
+        self._nft("-f", "-", script=make_script(self._chains, self.numbers))
 
     def remove(self) -> None:
         """Already gone is success."""
@@ -170,8 +173,8 @@ class NatboxRules:
         """What the rules dropped of each VID since its entry was made, by reason."""
         found: dict[int, dict[str, int]] = {}
         for name, reason in VLAN_REASONS.items():
-            for mark, packets in self._elements(name):
-                found.setdefault(mark & ~MARK_FLAGS, {})[reason] = packets
+            for vid, packets in self._elements(name):
+                found.setdefault(vid, {})[reason] = packets
         return found
 
     def unasked(self) -> int:
@@ -183,16 +186,14 @@ class NatboxRules:
 
     def forget(self, vid: int) -> None:
         """Begin the VID's drops again at nothing."""
-        lines = []
-        for name in VLAN_REASONS:
-            if any(mark & ~MARK_FLAGS == vid for mark, _ in self._elements(name)):
-                lines.append(f"delete element ip {TABLE} {name} {{ {MARK_OUT | vid:#x} }}\n")
-        if lines:
-            self._tally.add()
-            self._nft("-f", "-", script="".join(lines))
+        element = f"{{ {make_inner_subnet(vid).network_address} }}"
+        # Deleting what is not there fails: added first, in the same transaction, it always is.
+        verbs = ((verb, name) for name in VLAN_REASONS for verb in ("add", "delete"))
+        self._tally.add()
+        self._nft("-f", "-", script="".join(f"{verb} element ip {TABLE} {name} {element}\n" for verb, name in verbs))
 
     def _seen(self) -> dict[str, list[str]] | None:
-        # `list table` fetches the map's 4,094 elements even when told not to (nft 1.0.6): 17 ms instead of 4.
+        # `list table` fetches the sets' elements even when told not to (nft 1.0.6), thousands perhaps.
         found: dict[str, list[str]] = {}
         ours = False
         for item in self._list("ruleset", "-t"):
@@ -210,7 +211,8 @@ class NatboxRules:
         for item in self._list("set", name=name):
             for element in item.get("set", {}).get("elem", ()):
                 each = element["elem"]
-                found.append((int(each["val"]), int(each["counter"]["packets"])))
+                vid = read_inner_vid(ipaddress.IPv4Address(each["val"]))
+                found.append((vid, int(each["counter"]["packets"])))
         return found
 
     def _list(self, kind: str, *options: str, name: str = "") -> list[Mapping[str, dict[str, Any]]]:

@@ -2,8 +2,11 @@
  *
  * natbox_in  (trunk, ingress): one 802.1Q tag that a cluster owns, a sender that is known there, our MAC. Answers ARP
  *            and echo for the gateway's address itself, so that no such address exists in the stack and any number of
- *            VLANs may use the same one. Strips the tag, leaves the owner in skb->mark, hands over to the stack.
- * natbox_out (trunk, egress): the owner from skb->mark, the container's MAC by (owner, address), exactly one tag.
+ *            VLANs may use the same one. Strips the tag and gives the sender an inner address that says its owner.
+ * natbox_out (trunk, egress): takes owner and container from the inner address, puts the real one back, the
+ *            container's MAC in front, and appends exactly one tag.
+ * Inner address: 240.0.0.0/4 | VID << 16 | the low 16 bits of the container's own (a subnet is a /16 or smaller). To
+ * the stack every container of every VLAN is another host: routing, fragments and connections cannot mix them up.
  * Whatever is not said to pass is dropped and counted. agent/kernel/natbox_layout.py has the same structs and numbers.
  */
 #include <stdbool.h>
@@ -16,14 +19,21 @@
 #include <bpf/bpf_helpers.h>
 #include "frames.bpf.h"
 
-#define MARK_FLAGS 0xfffff000
-#define MARK_OUT 0xca000000    /* from a VLAN; also what the stack itself answers to it (fwmark_reflect) */
-#define MARK_IN 0xca100000     /* to a VLAN: set by nft from the connection's mark */
+#define MARK_OUT 0xca000000    /* with the VID: from a VLAN. The connection keeps it, so that a VLAN's can be ended */
 #define MARK_ANSWER 0xca200000 /* made here by natbox_in, complete with its tag */
-#define STACK_SOURCE 0xc0000008 /* 192.0.0.8, RFC 7600: the stack's own source towards VLANs, never on a wire */
+#define INNER 0xf0000000       /* 240.0.0.0/4 */
+#define INNER_VID_SHIFT 16
+#define INNER_HOST 0x0000ffff
+#define STACK_SOURCE 0xf0000001 /* 240.0.0.1: what the stack calls itself towards VLANs; no VLAN has VID 0 */
 #define IP_OFFSET_MASK 0x1fff
 #define ECHO_TTL 64
 #define IP_ICMP 1
+#define IP_TCP 6
+#define IP_UDP 17
+#define IP_DCCP 33
+#define IP_UDPLITE 136
+#define TCP_CHECK 16 /* offset of the sum; the others that sum the addresses have it at 6 */
+#define UDP_CHECK 6
 #define ICMP_ECHO 8
 #define ICMP_ECHOREPLY 0
 #define PACKET_HOST 0 /* linux/if_packet.h */
@@ -211,15 +221,9 @@ static __always_inline int from_trunk_arp(struct __sk_buff *skb, __u32 vid, cons
 	return answer(skb, vid);
 }
 
-struct ip_frame {
-	struct ethhdr eth;
-	struct iphdr ip;
-} __attribute__((packed));
-
-#define IP_CHECK_AT (offsetof(struct ip_frame, ip) + offsetof(struct iphdr, check))
-#define IP_TTL_AT (offsetof(struct ip_frame, ip) + offsetof(struct iphdr, ttl))
-#define IP_SOURCE_AT (offsetof(struct ip_frame, ip) + offsetof(struct iphdr, saddr))
-#define ICMP_AT sizeof(struct ip_frame)
+#define IP_CHECK_AT (ETH_HLEN + offsetof(struct iphdr, check))
+#define ICMP_AT (ETH_HLEN + sizeof(struct iphdr))
+#define ABOUT_AT (ICMP_AT + 8) /* RFC 792: an error's header, then the beginning of the packet that it is about */
 
 struct icmp { /* RFC 792, what all its messages begin with */
 	__u8 type, code;
@@ -228,18 +232,19 @@ struct icmp { /* RFC 792, what all its messages begin with */
 
 /* An echo request to the gateway's address becomes the reply in place. Its later fragments, whose payload does not
  * change, are turned round as they are: the sum covers only what the first fragment's type adds to it. */
-static __always_inline int echo(struct __sk_buff *skb, __u32 vid, const struct vlan *vlan, struct ip_frame *frame)
+static __always_inline int echo(struct __sk_buff *skb, __u32 vid, const struct vlan *vlan, struct ethhdr *eth)
 {
-	bool first = !(frame->ip.frag_off & bpf_htons(IP_OFFSET_MASK));
+	struct iphdr *ip = (void *)(eth + 1);
+	bool first = !(ip->frag_off & bpf_htons(IP_OFFSET_MASK));
 	__be16 old_ttl, new_ttl = bpf_htons(ECHO_TTL << 8 | IP_ICMP);
-	__be32 asker = frame->ip.saddr;
+	__be32 asker = ip->saddr;
 
-	__builtin_memcpy(&old_ttl, &frame->ip.ttl, sizeof(old_ttl));
-	__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);
-	__builtin_memcpy(frame->eth.h_source, vlan->mac, ETH_ALEN);
-	frame->ip.saddr = frame->ip.daddr;
-	frame->ip.daddr = asker;
-	frame->ip.ttl = ECHO_TTL;
+	__builtin_memcpy(&old_ttl, &ip->ttl, sizeof(old_ttl));
+	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, vlan->mac, ETH_ALEN);
+	ip->saddr = ip->daddr;
+	ip->daddr = asker;
+	ip->ttl = ECHO_TTL;
 	if (bpf_l3_csum_replace(skb, IP_CHECK_AT, old_ttl, new_ttl, sizeof(old_ttl)))
 		return drop(vid, KERNEL_REFUSED);
 	if (first) {
@@ -255,6 +260,71 @@ static __always_inline int echo(struct __sk_buff *skb, __u32 vid, const struct v
 			return drop(vid, KERNEL_REFUSED);
 	}
 	return answer(skb, vid);
+}
+
+/* Put *after* in the place of *before* at *address* in the header, whose sum follows (RFC 1624, equation 3). */
+static __always_inline void replace_address(struct iphdr *ip, __be32 *address, __be32 before, __be32 after)
+{
+	__u32 sum = (__u16)~ip->check;
+
+	sum += (__u16)~before + (__u16)(~before >> 16) + (__u16)after + (after >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->check = ~sum;
+	*address = after;
+}
+
+/* One of the packet's addresses was *before* and is *after*: the sum of what it carries follows. False: it ends too
+ * soon. Only the helper knows whether the sum is complete or left to a card. */
+static __always_inline bool replace_sum(struct __sk_buff *skb, __u8 protocol, bool first, __be32 before, __be32 after)
+{
+	__u32 at = ICMP_AT + UDP_CHECK;
+	__u64 flags = BPF_F_PSEUDO_HDR | sizeof(before);
+
+	if (!first)
+		return true;
+	switch (protocol) {
+	case IP_TCP:
+		at = ICMP_AT + TCP_CHECK;
+		break;
+	case IP_UDP:
+	case IP_UDPLITE:
+		flags |= BPF_F_MARK_MANGLED_0;
+		break;
+	case IP_DCCP:
+		break;
+	default:
+		return true;
+	}
+	return !bpf_l4_csum_replace(skb, at, before, after, flags);
+}
+
+static __always_inline bool is_error(__u8 type)
+{
+	return type == 3 || type == 4 || type == 11 || type == 12;
+}
+
+/* The packet that an ICMP error is about has the address, too: out of a VLAN as destination, into it as source. Its
+ * header's own sum makes up for the change, so that the sum of the ICMP message stays right. */
+static __always_inline bool replace_in_error(struct __sk_buff *skb, bool out, __be32 before, __be32 after)
+{
+	struct icmp *icmp = headers(skb, ICMP_AT + sizeof(*icmp));
+	struct iphdr *about;
+	__be32 *found;
+
+	if (!icmp)
+		return false;
+	icmp = (void *)icmp + ICMP_AT;
+	if (!is_error(icmp->type))
+		return true;
+	about = headers(skb, ABOUT_AT + sizeof(*about));
+	if (!about)
+		return false;
+	about = (void *)about + ABOUT_AT;
+	found = out ? &about->daddr : &about->saddr;
+	if (*found == before) /* if not, it is about nothing of this container's, and conntrack drops it */
+		replace_address(about, found, before, after);
+	return true;
 }
 
 static __always_inline bool is_unicast(__be32 address)
@@ -283,30 +353,46 @@ static __always_inline void count(__u32 vid, struct __sk_buff *skb, bool out)
 
 static __always_inline int from_trunk_ip(struct __sk_buff *skb, __u32 vid, const struct vlan *vlan)
 {
-	struct ip_frame *frame = headers(skb, sizeof(*frame));
+	struct ethhdr *eth = headers(skb, ICMP_AT);
+	struct iphdr *ip = (void *)(eth + 1);
 	struct subnet_key subnet = {.prefix = 32};
+	__be32 own, inner;
+	__u8 protocol;
+	bool first;
 
-	if (!frame || frame->ip.version != 4 || frame->ip.ihl < 5 || bpf_ntohs(frame->ip.tot_len) < sizeof(frame->ip))
+	if (!eth || ip->version != 4 || ip->ihl < 5 || bpf_ntohs(ip->tot_len) < sizeof(*ip))
 		return drop(vid, MALFORMED);
-	if (!same_mac(frame->eth.h_dest, vlan->mac))
+	if (!same_mac(eth->h_dest, vlan->mac))
 		return drop(vid, NOT_OUR_MAC);
-	if (!is_neighbour(vid, frame->ip.saddr, frame->eth.h_source))
+	if (!is_neighbour(vid, ip->saddr, eth->h_source))
 		return drop(vid, SPOOFED_SOURCE);
-	if (frame->ip.ihl != 5)
+	if (ip->ihl != 5)
 		return drop(vid, IP_OPTIONS); /* source routes above all */
-	if (frame->ip.daddr == vlan->gateway)
-		return frame->ip.protocol == IP_ICMP ? echo(skb, vid, vlan, frame) : drop(vid, TO_GATEWAY);
-	if (!((frame->ip.daddr ^ vlan->gateway) & vlan->mask))
+	if (ip->daddr == vlan->gateway)
+		return ip->protocol == IP_ICMP ? echo(skb, vid, vlan, eth) : drop(vid, TO_GATEWAY);
+	if (!((ip->daddr ^ vlan->gateway) & vlan->mask))
 		return drop(vid, TO_OWN_SUBNET);
-	if (!is_unicast(frame->ip.daddr))
+	if (!is_unicast(ip->daddr))
 		return drop(vid, NO_UNICAST);
-	subnet.address = frame->ip.daddr;
+	subnet.address = ip->daddr;
 	if (bpf_map_lookup_elem(&nb_subnets, &subnet))
 		return drop(vid, TO_OTHER_VLAN);
 	if (bpf_skb_vlan_pop(skb))
 		return drop(vid, KERNEL_REFUSED);
 	if (skb->vlan_present) /* the pop moves an inner tag to where the outer one was */
 		return drop(vid, SECOND_TAG);
+	eth = headers(skb, ICMP_AT);
+	if (!eth)
+		return drop(vid, MALFORMED);
+	ip = (void *)(eth + 1);
+	own = ip->saddr;
+	inner = bpf_htonl(INNER | vid << INNER_VID_SHIFT | (bpf_ntohl(own) & INNER_HOST));
+	protocol = ip->protocol;
+	first = !(ip->frag_off & bpf_htons(IP_OFFSET_MASK));
+	replace_address(ip, &ip->saddr, own, inner);
+	if (!replace_sum(skb, protocol, first, own, inner) ||
+	    (protocol == IP_ICMP && first && !replace_in_error(skb, true, own, inner)))
+		return drop(vid, MALFORMED);
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	skb->mark = MARK_OUT | vid;
@@ -352,35 +438,48 @@ int natbox_in(struct __sk_buff *skb)
 SEC("tc")
 int natbox_out(struct __sk_buff *skb)
 {
-	__u32 flag = skb->mark & MARK_FLAGS, vid = skb->mark & VID_MASK;
-	struct neighbour_key key = {.vid = vid};
+	__u32 vid = skb->mark & VID_MASK, address;
+	struct neighbour_key key = {};
 	struct neighbour *neighbour;
-	struct ip_frame *frame;
+	struct ethhdr *eth;
+	struct iphdr *ip;
 	struct vlan *vlan;
+	__be32 inner, source;
+	__u8 protocol;
+	bool first;
 
-	if (flag == MARK_ANSWER && skb->vlan_present && skb->vlan_tci == vid) {
+	if (skb->mark == (MARK_ANSWER | vid) && skb->vlan_present && skb->vlan_tci == vid) {
 		skb->mark = 0;
 		return TC_ACT_OK;
 	}
-	if (flag != MARK_OUT && flag != MARK_IN)
+	eth = headers(skb, ICMP_AT);
+	ip = (void *)(eth + 1);
+	if (!eth || skb->vlan_present || eth->h_proto != bpf_htons(ETH_P_IP) || ip->version != 4)
+		return drop(0, NOT_IPV4_OUT);
+	inner = ip->daddr;
+	address = bpf_ntohl(inner);
+	vid = address >> INNER_VID_SHIFT & VID_MASK;
+	if ((address & INNER) != INNER)
 		return drop(0, NO_OWNER);
 	vlan = bpf_map_lookup_elem(&nb_vlans, &vid);
 	if (!vlan || !vlan->open)
 		return drop(vid, NO_OWNER);
-	frame = headers(skb, sizeof(*frame));
-	if (!frame || skb->vlan_present || frame->eth.h_proto != bpf_htons(ETH_P_IP) || frame->ip.version != 4)
-		return drop(vid, NOT_IPV4_OUT);
-	key.address = frame->ip.daddr;
+	key.vid = vid;
+	key.address = (vlan->gateway & vlan->mask) | (bpf_htonl(address & INNER_HOST) & ~vlan->mask);
 	neighbour = bpf_map_lookup_elem(&nb_neighbours, &key);
-	if (!neighbour)
+	if (!neighbour || (bpf_ntohl(key.address) & INNER_HOST) != (address & INNER_HOST))
 		return drop(vid, NO_NEIGHBOUR);
-	__builtin_memcpy(frame->eth.h_dest, neighbour->mac, ETH_ALEN);
-	__builtin_memcpy(frame->eth.h_source, vlan->mac, ETH_ALEN);
-	if (flag == MARK_OUT && frame->ip.saddr == bpf_htonl(STACK_SOURCE)) {
-		frame->ip.saddr = vlan->gateway;
-		if (bpf_l3_csum_replace(skb, IP_CHECK_AT, bpf_htonl(STACK_SOURCE), vlan->gateway, sizeof(__be32)))
-			return drop(vid, KERNEL_REFUSED);
-	}
+	__builtin_memcpy(eth->h_dest, neighbour->mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, vlan->mac, ETH_ALEN);
+	source = ip->saddr;
+	protocol = ip->protocol;
+	first = !(ip->frag_off & bpf_htons(IP_OFFSET_MASK));
+	replace_address(ip, &ip->daddr, inner, key.address);
+	if (source == bpf_htonl(STACK_SOURCE)) /* ICMP alone: nft lets nothing else out. Its sum leaves addresses out */
+		replace_address(ip, &ip->saddr, source, vlan->gateway);
+	if (!replace_sum(skb, protocol, first, inner, key.address) ||
+	    (protocol == IP_ICMP && first && !replace_in_error(skb, false, inner, key.address)))
+		return drop(vid, MALFORMED);
 	count(vid, skb, false);
 	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vid))
 		return drop(vid, KERNEL_REFUSED);
