@@ -47,7 +47,7 @@ class Lab:
             wiring.check_free(topology, self._places)
             self._check_socket()
             os.umask(0o022)
-            with self._phase("state", "limits"):
+            with self._phase("state", "folder made, limits raised"):
                 self._prepare(text)
             with self._phase("namespaces", f"{len(topology.namespaces)} namespaces and the wires between them"):
                 wiring.build(topology, self._places)
@@ -62,25 +62,16 @@ class Lab:
     def down(self) -> bool:
         """Remove whatever of the lab is there; False where nothing was. FAILED names what could not be removed."""
         check_root()
-        places = self._places
-        with locked(places.lock, what=f"lab {places.lab}"):
-            if not self._exists():
-                return False
-            with self._phase("processes", "daemons ended"):
-                self._stop_daemons()
-            with self._phase("containers", "stopped, their mounts and cgroups removed"):
-                left = self._remove_containers()
-            with self._phase("namespaces", "removed"):
-                wiring.remove(places, unfinished=frozenset(roles(places)))
-            with self._phase("state", "folders and limits"):
-                self._remove_state()
-        _remove_shared_folders()
+        try:
+            with locked(self._places.lock, what=f"lab {self._places.lab}"):
+                if not self._exists():
+                    return False
+                left = self._remove_all()
+        finally:
+            _remove_shared_folders()
         if left:
-            raise CaasError(
-                Code.FAILED,
-                f"lab {places.lab} is down, but these stayed: {', '.join(left)}",
-                hint="caas lab down again",
-            )
+            stayed = f"lab {self._places.lab} is down, but these stayed: {', '.join(left)}"
+            raise CaasError(Code.FAILED, stayed, hint="end or remove them by hand")
         return True
 
     # -- up ------------------------------------------------------------------------------------------------
@@ -167,6 +158,21 @@ class Lab:
             or bool(marked(places))
             or _points_to(places.socket, places.coordinator_socket)
         )
+
+    def _remove_all(self) -> tuple[str, ...]:
+        """Remove everything, what runs before what it runs on; returns what stayed."""
+        places = self._places
+        with self._phase("processes", "daemons ended"):
+            self._stop_daemons()
+        with self._phase("containers", "stopped, their mounts and cgroups removed"):
+            left = self._remove_containers()
+        with self._phase("namespaces", "removed"):
+            for who in leftovers.residents(wiring.namespace_inodes(places)):
+                self._report(f"warning: {who} is not the lab's and still runs; its namespace goes with it")
+            wiring.remove(places, unfinished=frozenset(roles(places)))
+        with self._phase("state", "folders removed, limits restored"):
+            self._remove_state()
+        return left
 
     def _stop_daemons(self) -> None:
         places = self._places

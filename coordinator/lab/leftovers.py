@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def container_processes(places: Places) -> tuple[tuple[Process, ...], tuple[Proc
                 if pid in mine and (process := find_process(pid)) is not None:
                     (monitors if cgroup.name.endswith(".monitor") else inside).add(process)
     return tuple(inside - monitors), tuple(monitors)
+
+
+def residents(namespaces: Mapping[int, str]) -> tuple[str, ...]:
+    """Who lives in the network namespaces of these inodes: "pid 77 (tcpdump) in lab-trunk"."""
+    found = []
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            inode = (PROC / str(pid) / "ns/net").stat().st_ino
+            if inode in namespaces:
+                command = (PROC / str(pid) / "comm").read_text().strip()
+                found.append(f"pid {pid} ({command}) in {namespaces[inode]}")
+    return tuple(found)
 
 
 def unmount(folder: Path) -> int:

@@ -72,12 +72,9 @@ def owned_namespaces(places: Places) -> dict[str, str]:
 
 
 def namespace_inodes(places: Places) -> dict[int, str]:
-    """Inode of /proc/PID/ns/net -> machine or switch."""
-    return {
-        inode: name
-        for name, namespace in owned_namespaces(places).items()
-        if (inode := namespace_id(namespace)) is not None
-    }
+    """Inode of /proc/PID/ns/net -> namespace."""
+    owned = owned_namespaces(places).values()
+    return {inode: namespace for namespace in owned if (inode := namespace_id(namespace)) is not None}
 
 
 def remove(places: Places, *, unfinished: frozenset[str]) -> int:
