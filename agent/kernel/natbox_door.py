@@ -11,13 +11,13 @@ import ipaddress
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from agent.kernel import natbox_layout as layout
 from agent.kernel.bpf import BpfMap
 from agent.kernel.errors import kernel_errors
 from agent.kernel.links import SeenLink, find_link
 from agent.kernel.natbox_connections import NETLINK_NETFILTER, Connections
+from agent.kernel.natbox_layout import SeenGateway, SeenPath
 from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
 from agent.kernel.natbox_programs import NatboxPrograms, check_loads
 from agent.kernel.natbox_rules import UNASKED_REASON, Listen, NatboxRules, make_chains
@@ -25,22 +25,6 @@ from agent.kernel.netlink import Netlink
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 from proto.model import Gateway, GatewayCounters, GatewayPath, Neighbour
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenGateway:
-    """A VLAN as the maps have it. Not intact: half made or half removed, or for a trunk with another MAC."""
-
-    gateway: Gateway
-    intact: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenPath:
-    """The shared path as the kernel has it: titles of the pieces that are there, and of those that are not."""
-
-    there: tuple[str, ...]
-    missing: tuple[str, ...]
 
 
 class NatboxDoor:
@@ -90,11 +74,6 @@ class NatboxDoor:
         """What out-bound packets may have as their source."""
         index = self._link(self.path.uplink).index
         return [address for _, address in list_addresses(self._route, index)]
-
-    def own_addresses(self) -> Sequence[ipaddress.IPv4Address]:
-        """Addresses that the stack takes for itself whatever the VLAN: no tenant may have them."""
-        found = {address.ip for _, address in list_addresses(self._route)}
-        return sorted(found | {layout.STACK_ADDRESS})
 
     def observe_path(self) -> SeenPath:
         """Which pieces of the shared path are there."""

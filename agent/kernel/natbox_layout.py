@@ -77,6 +77,22 @@ class VlanEntry:
     owner: Mark
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenGateway:
+    """A VLAN as the maps have it. Not intact: half made or half removed, or for a trunk with another MAC."""
+
+    gateway: Gateway
+    intact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPath:
+    """The shared path as the kernel has it: titles of the pieces that are there, and of those that are not."""
+
+    there: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
 def make_inner_subnet(vid: int) -> ipaddress.IPv4Network:
     """Where the stack sees the containers of the VLAN."""
     return ipaddress.IPv4Network((int(INNER.network_address) | vid << INNER_VID_SHIFT, PREFIX_MIN))

@@ -1,0 +1,202 @@
+"""NATBox itself: its door, the tables in force, and the operations on them, one at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from natbox.apply import apply
+from natbox.doors import GatewayDoor, SeenGateway, SeenPath
+from natbox.plan import make_plan
+from natbox.saved import SavedTables
+from natbox.table import check_table, make_sorted
+from proto.errors import CaasError
+from proto.model import Action, Gateway, GatewayCounters, GatewayTable, Plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an operation cost: changing calls to the kernel; 0 where nothing was pending."""
+
+    generation: int
+    kernel_writes: int
+
+
+class Gatekeeper:
+    """The operations behind the RPCs. Blocking; call from worker threads. Changes exclude each other."""
+
+    def __init__(self, door: GatewayDoor, saved: SavedTables) -> None:
+        self.door = door
+        self._saved = saved
+        self._tables = {name: make_sorted(table) for name, table in saved.load().items()}
+        self._lock = threading.Lock()
+
+    def generations(self) -> dict[str, int]:
+        """The generation in force of each cluster."""
+        return {name: table.generation for name, table in self._tables.items()}
+
+    def observe(self, cluster: str = "") -> Sequence[GatewayTable]:
+        """What the kernel has, by cluster ("" is all), with the generation in force."""
+        by_cluster: dict[str, list[Gateway]] = {}
+        for _, found in sorted(self.door.observe_all().items()):
+            if found.intact and cluster in ("", found.gateway.cluster):
+                by_cluster.setdefault(found.gateway.cluster, []).append(found.gateway)
+        generations = self.generations()
+        return [
+            GatewayTable(cluster=name, generation=generations.get(name, 1), gateways=tuple(gateways))
+            for name, gateways in sorted(by_cluster.items())
+        ]
+
+    def check(self, desired: GatewayTable) -> None:
+        """Raise what would keep *desired* from being put into force; looks at no kernel."""
+        check_table(desired, self._tables)
+
+    def plan(self, desired: GatewayTable) -> Plan:
+        """What Apply would do; changes nothing."""
+        with self._lock:
+            check_table(desired, self._tables)
+            return self._look(make_sorted(desired))
+
+    def apply(
+        self, desired: GatewayTable, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        """Save *desired*, then make the kernel so. After a failure the table before it is in force again."""
+        desired = make_sorted(desired)
+        with self._lock:
+            check_table(desired, self._tables)
+            before = self._tables.get(desired.cluster)
+            if before != desired:
+                self._saved.save(desired)
+            try:
+                result = self._apply(desired, on_plan, on_done)
+            except BaseException:
+                if before is None:
+                    self._saved.forget(desired.cluster)
+                elif before != desired:
+                    self._saved.save(before)
+                raise
+            self._tables[desired.cluster] = desired
+            return result
+
+    def destroy(
+        self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        """Remove everything that carries *cluster*'s mark, then forget it. Nothing there is success."""
+        with self._lock:
+            before = self._tables.get(cluster)
+            nothing = GatewayTable(cluster=cluster, generation=before.generation if before else 1)
+            if dry_run:
+                on_plan(self._look(nothing))
+                return Result(generation=0, kernel_writes=0)
+            if before is not None:
+                # Saved first: a crash half-way goes on removing at the next start.
+                self._saved.save(nothing)
+            result = self._apply(nothing, on_plan, on_done)
+            self._forget(cluster)
+            return result
+
+    def counters(self, cluster: str = "") -> tuple[Sequence[GatewayCounters], Mapping[str, int]]:
+        """Those of *cluster*'s VIDs ("" is all), and, where all are asked for, the drops that belong to no VID."""
+        gateways = [gateway for table in self._tables.values() for gateway in table.gateways]
+        vids = [gateway.vid for gateway in gateways if cluster in ("", gateway.cluster)]
+        drops = {} if cluster else self.door.trunk_drops(gateway.vid for gateway in gateways)
+        return self.door.counters(vids), drops
+
+    def restore(self) -> None:
+        """After a start: adopt what the kernel has, and make the rest as saved. Nothing that is right is written.
+
+        A cluster that the kernel has and no file is adopted as generation 1. What fails is logged; mend() tries again.
+        """
+        with self._lock:
+            try:
+                self._adopt(self.door.observe_all().values())
+                writes = self.door.writes
+                self._restore_all(self.door.observe_path())
+                log.info("%d clusters in force, %d kernel writes", len(self._tables), self.door.writes - writes)
+            except CaasError as exc:
+                log.error("not restored: %s (%s)", exc, exc.hint)
+
+    def mend(self) -> None:
+        """Put back what somebody else took of the path (`nft flush ruleset`, a link that went down and up)."""
+        with self._lock:
+            if not self._is_in_use():
+                return
+            seen_path = self.door.observe_path()
+            if seen_path.missing:
+                log.warning("missing of the datapath: %s", ", ".join(seen_path.missing))
+                self._restore_all(seen_path)
+
+    def _restore_all(self, seen_path: SeenPath) -> None:
+        """Every cluster as saved: the path first and once, since looking at it costs more than at a cluster."""
+        if self._is_in_use():
+            if seen_path.missing:
+                self.door.lay_path()
+                seen_path = self.door.observe_path()
+        elif seen_path.there:
+            self.door.lift_path()
+            seen_path = self.door.observe_path()
+        seen = self.door.observe_all()
+        for cluster in sorted(self._tables):
+            self._restore(cluster, seen, seen_path)
+
+    def _is_in_use(self) -> bool:
+        return any(table.gateways for table in self._tables.values())
+
+    def _adopt(self, seen: Iterable[SeenGateway]) -> None:
+        found: dict[str, list[Gateway]] = {}
+        for each in seen:
+            if each.gateway.cluster not in self._tables:
+                found.setdefault(each.gateway.cluster, []).append(each.gateway)
+        for cluster, gateways in found.items():
+            log.warning("%s: its table was not saved; adopted from the kernel as generation 1", cluster)
+            table = make_sorted(GatewayTable(cluster=cluster, generation=1, gateways=tuple(gateways)))
+            self._saved.save(table)
+            self._tables[cluster] = table
+
+    def _restore(self, cluster: str, seen: Mapping[int, SeenGateway], seen_path: SeenPath) -> None:
+        table = self._tables[cluster]
+        mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == cluster}
+        try:
+            if self._plan_from(table, mine, seen_path):
+                apply(self.door, lambda: self._look(table), on_plan=_ignore, on_done=_ignore)
+            if not table.gateways:
+                self._forget(cluster)
+        except CaasError as exc:
+            log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
+
+    def _apply(
+        self, desired: GatewayTable, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Result:
+        writes = self.door.writes
+        apply(self.door, lambda: self._look(desired), on_plan=on_plan, on_done=on_done)
+        return Result(generation=desired.generation, kernel_writes=self.door.writes - writes)
+
+    def _look(self, desired: GatewayTable) -> Plan:
+        before = self._tables.get(desired.cluster)
+        known = before.gateways if before is not None else ()
+        seen = self.door.observe([*desired.gateways, *known])
+        # A VID that another cluster has is not this one's to change: the door refuses to create it.
+        mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == desired.cluster}
+        return self._plan_from(desired, mine, self.door.observe_path())
+
+    def _plan_from(self, desired: GatewayTable, seen: Mapping[int, SeenGateway], seen_path: SeenPath) -> Plan:
+        others = (table for table in self._tables.values() if table.cluster != desired.cluster)
+        return make_plan(
+            desired.gateways,
+            seen,
+            path=self.door.path,
+            seen_path=seen_path,
+            path_is_wanted=bool(desired.gateways) or any(table.gateways for table in others),
+        )
+
+    def _forget(self, cluster: str) -> None:
+        self._saved.forget(cluster)
+        self._tables.pop(cluster, None)
+
+
+def _ignore(_: object) -> None:
+    return None

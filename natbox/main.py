@@ -1,0 +1,110 @@
+"""The process `caas-natbox`. Packets do not need it: they flow while it is down, and it adopts what it finds."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from agent.kernel.natbox_door import NatboxDoor
+from agent.kernel.natbox_rules import Listen
+from natbox.gatekeeper import Gatekeeper
+from natbox.saved import PreviousValues, SavedTables
+from natbox.service import NatBoxService
+from proto import natbox_pb2_grpc
+from proto.errors import CaasError, invalid
+from proto.names import check_ifname
+from proto.transport.server import Server
+from proto.transport.tls import COORDINATOR, TlsFiles
+
+log = logging.getLogger("caas.natbox")
+GRACE = 5.0
+MEND_SECONDS = 10.0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="caas-natbox",
+        description="The gateway of all clusters: strips and appends VLAN IDs, routes and translates, in the kernel.",
+        epilog="SIGTERM ends it after the calls under way; the datapath stays and goes on.",
+    )
+    parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT", help="where to serve (mTLS)")
+    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="ca.pem, cert.pem and key.pem")
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="saved tables and previous settings")
+    parser.add_argument("--trunk", required=True, metavar="LINK", help="carries the clusters' tagged frames, no others")
+    parser.add_argument("--uplink", required=True, metavar="LINK", help="leads to the world; has NATBox's address")
+    parser.add_argument("--verbose", action="store_true", help="log every call")
+    return parser.parse_args(argv)
+
+
+def parse_listen(text: str) -> Listen | None:
+    """ADDRESS:PORT. None where the address is none of IPv4: nothing has to be opened for it on the uplink."""
+    address, _, port = text.rpartition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise invalid(f"--listen {text}: ADDRESS:PORT is needed, the port within 1..65535")
+    try:
+        return Listen(address=ipaddress.IPv4Address(address), port=int(port))
+    except ValueError:
+        return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 ended by a signal, 1 it could not run, 2 the command line is wrong."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        if options.trunk == options.uplink:
+            raise invalid(f"--trunk and --uplink are both {options.trunk}: NATBox has its trunk for itself")
+        asyncio.run(_serve(options))
+    except CaasError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        if exc.hint:
+            print(f"hint: {exc.hint}", file=sys.stderr)
+        return exc.code.exit_status
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    listen = parse_listen(options.listen)
+    server = Server(allowed=frozenset({COORDINATOR}))
+    server.listen_tcp(options.listen, TlsFiles.load(options.tls))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    door = NatboxDoor(
+        trunk=check_ifname(options.trunk),
+        uplink=check_ifname(options.uplink),
+        memory=PreviousValues(options.state / "previous.json"),
+        listen=listen,
+    )
+    gatekeeper = Gatekeeper(door, SavedTables(options.state / "desired"))
+    await asyncio.to_thread(gatekeeper.restore)
+    natbox_pb2_grpc.add_NatBoxServicer_to_server(NatBoxService(gatekeeper), server.grpc)
+    await server.start()
+    log.info("serves on %s: trunk %s, uplink %s", options.listen, options.trunk, options.uplink)
+    while not ended.is_set():
+        try:
+            await asyncio.wait_for(ended.wait(), MEND_SECONDS)
+        except TimeoutError:
+            await _mend(gatekeeper)
+    log.info("ends; the datapath stays")
+    await server.stop(grace=GRACE)
+
+
+async def _mend(gatekeeper: Gatekeeper) -> None:
+    try:
+        await asyncio.to_thread(gatekeeper.mend)
+    except CaasError as exc:
+        log.error("the datapath was not mended: %s (%s)", exc, exc.hint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
