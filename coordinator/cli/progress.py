@@ -147,7 +147,8 @@ class LiveDisplay:
             self._running.pop(key, None)
             self._ended += 1
             _, sign, style = _WORDS[event.state]
-            self._console.print(Text(f"  {sign} ", style=style) + Text(describe(event)))
+            self._console.print(Text.assemble((f"  {sign} ", style), describe(event)))
+        self._live.refresh()
 
     def _render(self) -> RenderableType:
         return Group(*self._lines())
@@ -157,8 +158,8 @@ class LiveDisplay:
         room = max(self._console.height - 4, 3)
         spin = self._spinner.render(self._console.get_time())
         for title, began in list(self._running.values())[:room]:
-            line = Text("  ") + (spin if isinstance(spin, Text) else Text("…")) + Text(f" {title}  ")
-            yield line + Text(show_seconds(now - began), style="dim")
+            sign = spin if isinstance(spin, Text) else Text("…")
+            yield Text.assemble("  ", sign, f" {title}  ", (show_seconds(now - began), "dim"))
         if self._running:
             waiting = f", {len(self._pending)} to come" if self._pending else ""
             yield Text(f"  {len(self._running)} under way, {self._ended} ended{waiting}", style="dim")

@@ -107,8 +107,9 @@ def _check_disjoint(file: ClusterFile, report: Report) -> None:
 
 def _check_references(file: ClusterFile, report: Report) -> None:
     # What is in the file but could not be read counts as known: its own mistake is reported already.
-    hosts = {path[1] for path in file.places if len(path) > 1 and path[0] == "hosts"}
-    networks = {path[1] for path in file.places if len(path) > 1 and path[0] == "networks"}
+    named = [path[:2] for path in file.places if len(path) > 1]
+    hosts = {*file.hosts, *(name for section, name in named if section == "hosts")}
+    networks = {*file.networks, *(name for section, name in named if section == "networks")}
     for name, spec in file.containers.items():
         if spec.host and spec.host not in hosts:
             _add(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import pytest
 
 from coordinator.config import ConfigError, Problem, load_bytes
-from coordinator.config.problem import SHOWN_MAX
+from coordinator.config.check import check_cluster
+from coordinator.config.problem import SHOWN_MAX, Report
 from proto.errors import CaasError, Code
 
 GOOD = """\
@@ -186,6 +188,9 @@ MISTAKES = {
     "host twice": ("host2: {address: 192.168.2.26", "host1: {address: 192.168.2.26", 4, "hosts", "there twice", "keep"),
     "key twice": ("{host: host2,", "{host: host2, host: host1,", 10, "containers.ubuntu012", "'host' is there", "keep"),
     "container a word": (COMPUTE, "  ubuntu012: 5\n", 10, "containers.ubuntu012", "found '5'", "host, network, roles"),
+    "subnet nothing": (SUBNET, "subnet: ~", 7, f"{NET}.subnet", "found nothing", "a subnet is needed"),
+    "subnet missing": (f"{SUBNET}, ", "", 7, NET, "'subnet' is missing", "add subnet"),
+    "driver nothing": ("driver: fake", "driver: ~", 11, "nova.virt_driver", "found nothing", "fake or fake-small"),
     "a tag": ("name: demo", "name: !demo demo", 1, "", "tag !demo", "remove it"),
 }
 # A mistake of one of these kinds hides what it would have held, or leads to a second one that is as true.
@@ -283,6 +288,20 @@ def test_what_is_no_cluster_file_at_all(content: bytes, line: int, says: str, hi
     assert hint in found[0].hint
 
 
+@pytest.mark.parametrize(
+    ("part", "says", "hint"),
+    [("{}", "it is empty", "at least one"), ("5", "found '5'", "NAME: {"), ("[a]", "found a list", "NAME: {")],
+)
+@pytest.mark.parametrize("section", ["hosts", "networks", "containers"])
+def test_a_section_without_names(section: str, part: str, says: str, hint: str) -> None:
+    other = {"hosts": "{h: {address: 10.9.0.1, trunk: t}}", "networks": "{n: {vlan: 1, subnet: 10.0.0.0/24}}"}
+    other["containers"] = "{c: {host: h, network: n, roles: [controller]}}"
+    problems = _problems("".join(f"{key}: {part if key == section else value}\n" for key, value in other.items()))
+    found = [problem for problem in problems if problem.path == section]
+    assert says in found[0].message
+    assert hint in found[0].hint
+
+
 def test_a_file_without_its_parts_lacks_them_by_name() -> None:
     problems = _problems("name: demo\n")
     assert [problem.message for problem in problems] == [
@@ -318,6 +337,32 @@ def test_a_file_with_a_thousand_mistakes_shows_the_first_hundred() -> None:
         load_bytes(text.encode(), file="f")
     assert len(caught.value.problems) == 1000
     assert f"… and {1000 - SHOWN_MAX} more" in caught.value.message
+
+
+def test_of_many_hosts_inside_a_subnet_five_are_named() -> None:
+    hosts = "".join(f"  h{n}: {{address: 10.0.0.{n + 1}}}\n" for n in range(6))
+    text = GOOD.replace(HOSTS, HOSTS + hosts).replace(NETWORKS, f"{NETWORKS}  a: {{vlan: 5, subnet: 10.0.0.0/24}}\n")
+    (problem,) = _problems(text)
+    assert "host h4 (10.0.0.5), … is inside it" in problem.message
+    (problem,) = _problems(text.replace("  h5: {address: 10.0.0.6}\n", ""))
+    assert "host h4 (10.0.0.5) is inside it" in problem.message
+
+
+def test_natbox_may_share_a_machine_but_not_a_trunk() -> None:
+    text = GOOD.replace("192.168.2.24, trunk: eth1", "192.168.2.26, trunk: eth3")
+    assert load_bytes(text.encode(), file="f").natbox is not None
+
+
+def test_a_cluster_that_is_made_without_a_file_is_checked_as_well() -> None:
+    """Other loaders may know no lines."""
+    report = Report("made")
+    file = dataclasses.replace(load_bytes(GOOD.encode(), file="f"), places={})
+    check_cluster(file, report)
+    assert report.problems == []
+    second = dataclasses.replace(file.hosts["host2"], address=file.hosts["host1"].address)
+    check_cluster(dataclasses.replace(file, hosts={**file.hosts, "host2": second}), report)
+    (problem,) = report.problems
+    assert str(problem) == "made: hosts.host2.address: 192.168.2.25 is the address of host host1 already"
 
 
 def test_the_error_crosses_processes_with_its_problems() -> None:
