@@ -56,7 +56,9 @@ class ExecProcess:
 
     async def wait(self) -> int:
         """Its exit status. NOT_FOUND where the container does not exist or run; FAILED where it went away."""
-        line = await asyncio.shield(self._answer)
+        line = b""
+        with contextlib.suppress(ConnectionResetError):
+            line = await asyncio.shield(self._answer)
         if not line:
             raise CaasError(Code.FAILED, "the process that runs commands in containers ended; the command was killed")
         answer = json.loads(line)
