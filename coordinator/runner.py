@@ -39,11 +39,11 @@ async def run_steps(steps: Sequence[Step], progress: Progress) -> tuple[str, ...
     ran: list[str] = []
 
     async def bring(step: Step) -> None:
-        for need in step.needs:
-            await finished[need].wait()
-        if failed.is_set():
-            return
         try:
+            for need in step.needs:
+                await finished[need].wait()
+            if failed.is_set():
+                return
             if await _is_done(step):
                 progress.skipped(step.id, step.title)
             else:

@@ -90,6 +90,14 @@ async def test_after_a_failure_nothing_new_begins_and_a_second_run_goes_on(journ
     assert await run_steps(steps, progress(journal)) == ("a", "b")
 
 
+async def test_a_failure_ends_those_that_need_it_only_through_others(journal: Journal) -> None:
+    log: list[str] = []
+    steps = [Fake("a", log=log, fails=True), Fake("b", frozenset({"a"}), log), Fake("c", frozenset({"b"}), log)]
+    with pytest.raises(CaasError, match="a broke"):
+        await asyncio.wait_for(run_steps(steps, progress(journal)), timeout=10)
+    assert log == ["+a"]
+
+
 async def test_a_step_that_says_it_ran_and_is_not_done_is_unverified(journal: Journal) -> None:
     with pytest.raises(CaasError) as caught:
         await run_steps([Fake("a", lies=True)], progress(journal))
