@@ -72,24 +72,23 @@ def resolve_inside(root: Path, path: str) -> Path | None:
 
 def probe_storage(state: Path, image_rootfs: Path) -> Storage:
     """The best storage that works for containers in *state* made from *image_rootfs*: tried, not guessed."""
-    if _is_subvolume(image_rootfs) and _same_file_system(state, image_rootfs) and shutil.which("btrfs"):
+    if image_rootfs.stat().st_ino == _SUBVOLUME_INODE and snapshot_works(state, image_rootfs):
         return Storage.BTRFS
     return Storage.OVERLAY if overlay_works(state) else Storage.COPY
 
 
-def _is_subvolume(path: Path) -> bool:
-    return path.stat().st_ino == _SUBVOLUME_INODE and _type_of(path) == "btrfs"
-
-
-def _type_of(path: Path) -> str:
-    return subprocess.run(
-        ["stat", "--file-system", "--format=%T", str(path)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-
-
-def _same_file_system(one: Path, other: Path) -> bool:
-    # st_dev differs between subvolumes of one btrfs; the file system's id does not.
-    return os.statvfs(one).f_fsid == os.statvfs(other).f_fsid
+def snapshot_works(state: Path, image_rootfs: Path) -> bool:
+    """Whether *state* takes a btrfs snapshot of *image_rootfs*: both on one btrfs, and the tool is there."""
+    if not shutil.which("btrfs"):
+        return False
+    with tempfile.TemporaryDirectory(dir=state, prefix=".probe-") as name:
+        snapshot = f"{name}/snapshot"
+        made = ["btrfs", "subvolume", "snapshot", str(image_rootfs), snapshot]
+        if subprocess.run(made, capture_output=True, check=False).returncode != 0:
+            return False
+        return (
+            subprocess.run(["btrfs", "subvolume", "delete", snapshot], capture_output=True, check=False).returncode == 0
+        )
 
 
 def overlay_works(state: Path) -> bool:
