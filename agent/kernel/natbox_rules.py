@@ -54,7 +54,9 @@ def make_chains(*, trunk: str, uplink: str, listen: Listen | None) -> tuple[Chai
     clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
     vlan = "ip saddr & 255.255.0.0"
     service = (
-        (f'iifname "{uplink}" ip daddr {listen.address} tcp dport {listen.port} accept',) if listen is not None else ()
+        (f'iifname "{uplink}" fib daddr . iif type local ip daddr {listen.address} tcp dport {listen.port} accept',)
+        if listen is not None
+        else ()
     )
     return (
         Chain(
