@@ -94,6 +94,10 @@ def test_what_is_valid_is_kept_and_what_is_not_is_made_anew(tmp_path: Path) -> N
     moved = Bearer(uri=AGENT.uri, hostname="host1", address=ipaddress.IPv4Address("192.168.2.99"), uid=os.getuid())
     assert authority(tmp_path).issue(moved, folder), "another address needs another certificate"
 
+    authority(tmp_path).issue(moved, tmp_path / "another")
+    (folder / "key.pem").write_bytes((tmp_path / "another/key.pem").read_bytes())
+    assert authority(tmp_path).issue(moved, folder), "the key of another certificate"
+
     (folder / "key.pem").write_bytes(b"")
     assert authority(tmp_path).issue(moved, folder), "an interrupted run left half a pair"
     (tmp_path / "ca/key.pem").unlink()

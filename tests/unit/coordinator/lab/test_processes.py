@@ -86,8 +86,13 @@ def test_stop_insists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_zombie_does_not_run() -> None:
-    child = subprocess.Popen(["true"])
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    process = the(child)
+    assert process.is_alive()
+    assert child.stdin is not None
+    child.stdin.close()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.is_alive()
     assert find_process(child.pid) is None
     child.wait()
 
