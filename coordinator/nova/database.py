@@ -31,6 +31,7 @@ def make_database_steps(world: World) -> tuple[ServiceStep, ...]:
         ("keystone", secrets.database_keystone, ("keystone",)),
         ("glance", secrets.database_glance, ("glance",)),
         ("placement", secrets.database_placement, ("placement",)),
+        ("neutron", secrets.database_neutron, ("neutron",)),
         ("nova", secrets.database_nova, ("nova_api", "nova", "nova_cell0")),
     )
     cells = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.nova import database
@@ -13,7 +13,7 @@ from coordinator.nova.goals import File, Goal, Rows
 from coordinator.nova.render import render
 from coordinator.nova.site import Role
 from coordinator.nova.step import Command, ServiceStep, World, without_secrets
-from coordinator.nova.urls import database_url, keystone_url, place
+from coordinator.nova.urls import NEUTRON, database_url, keystone_url, place
 from coordinator.steps import Step
 
 PROJECT = "service"
@@ -125,7 +125,7 @@ class CatalogStep:
     world: World
     goal: Goal
     elsewhere: Goal
-    job: dict[str, Any]
+    job: dict[str, Any] = field(repr=False)
 
     async def done(self) -> bool:
         async with without_secrets(self.world.secrets, self.id):
@@ -146,10 +146,16 @@ class CatalogStep:
 
 def _make_catalog(world: World, openrc: File) -> CatalogStep:
     site, secrets = world.site, world.secrets
-    users = {"glance": secrets.user_glance, "nova": secrets.user_nova, "placement": secrets.user_placement}
+    users = {
+        "glance": secrets.user_glance,
+        "neutron": secrets.user_neutron,
+        "nova": secrets.user_nova,
+        "placement": secrets.user_placement,
+    }
     roles = (ADMIN_ROLE, SERVICE_ROLE)
     services = (
         ("glance", "image", "Images", f"http://{place(site, Role.GLANCE)}"),
+        ("neutron", "network", "Networks", f"http://{place(site, NEUTRON)}"),
         ("nova", "compute", "Servers", f"http://{place(site, Role.NOVA_API)}/v2.1"),
         ("placement", "placement", "Resources", f"http://{place(site, Role.PLACEMENT)}"),
     )

@@ -14,6 +14,7 @@ from coordinator.nova.glance import make_glance_steps
 from coordinator.nova.goals import Look
 from coordinator.nova.keystone import make_keystone_steps
 from coordinator.nova.messaging import make_messaging_steps
+from coordinator.nova.neutron import make_neutron_steps
 from coordinator.nova.placement import make_placement_steps
 from coordinator.nova.secrets import Secrets
 from coordinator.nova.site import Site
@@ -51,6 +52,7 @@ def make_steps(
         *make_keystone_steps(world),
         *make_glance_steps(world),
         *make_placement_steps(world),
+        *make_neutron_steps(world),
         *make_control_steps(world),
         *computes,
         *make_verify_steps(world, computes),

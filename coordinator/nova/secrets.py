@@ -39,9 +39,11 @@ class Secrets:
     database_glance: str
     database_placement: str
     database_nova: str
+    database_neutron: str
     user_glance: str
     user_placement: str
     user_nova: str
+    user_neutron: str
     fernet_key: str
     fernet_key_next: str
     credential_key: str

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.nova import compute, control, glance, keystone
+from coordinator.nova import compute, control, glance, keystone, neutron
 from coordinator.nova.cloud import nova_status, run_cloud
 from coordinator.nova.goals import Goal, Rows
 from coordinator.nova.site import Member, Role
@@ -168,7 +168,7 @@ def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...]) -
     steps: list[Step] = [prepare]
     for step in computes:
         up = _make_up(world, step, status)
-        steps += [up, _make_boot(world, step.member, frozenset({up.id, prepare.id}))]
+        steps += [up, _make_boot(world, step.member, frozenset({up.id, prepare.id, neutron.step_id(world)}))]
     return tuple(steps)
 
 

@@ -65,7 +65,7 @@ class Cloud:
         # A connection for each request: uwsgi here closes them anyway.
         connection = http.client.HTTPConnection(url.netloc, timeout=60)
         try:
-            connection.request(method, url.path + path, body or None, headers | {"Content-Type": "application/json"})
+            connection.request(method, url.path + path, body or None, {"Content-Type": "application/json"} | headers)
             response = connection.getresponse()
             content = response.read()
         except OSError as exc:

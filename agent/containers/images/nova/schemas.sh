@@ -1,7 +1,7 @@
 # Inside the image: a small MariaDB data directory with every schema migrated and empty. No password, no user but
 # root@localhost (by the unix socket), no row that a bootstrap makes: two clusters from this image share nothing.
 
-databases="keystone glance placement nova_api nova nova_cell0"
+databases="keystone glance placement neutron nova_api nova nova_cell0"
 work=/tmp/caas-schemas
 socket=$work/mariadb.sock
 
@@ -54,6 +54,7 @@ migrate_all() {
     write_config keystone database keystone
     write_config glance database glance
     write_config placement placement_database placement
+    write_config neutron database neutron
     write_config nova api_database nova_api database nova
     write_config cell0 api_database nova_api database nova_cell0
     (
@@ -61,6 +62,7 @@ migrate_all() {
         migrate keystone keystone-manage --config-file "$work/keystone.conf" db_sync
         migrate glance glance-manage --config-file "$work/glance.conf" db_sync
         migrate placement placement-manage --config-file "$work/placement.conf" db sync
+        migrate neutron neutron-db-manage --config-file "$work/neutron.conf" upgrade heads
     ) &
     others=$!
     migrate nova_api nova-manage --config-file "$work/nova.conf" api_db sync
@@ -70,7 +72,7 @@ migrate_all() {
 }
 
 refuse_rows() { # what a cluster makes for itself must not come from the image
-    for table in keystone.user keystone.role keystone.service keystone.endpoint glance.images nova.services \
+    for table in keystone.user keystone.role keystone.service keystone.endpoint glance.images neutron.networks nova.services \
         nova.compute_nodes nova.instances nova_api.cell_mappings nova_api.host_mappings placement.resource_providers; do
         rows=$(mariadb --socket="$socket" -N -e "SELECT COUNT(*) FROM $table")
         if [ "$rows" != 0 ]; then echo "$table has $rows rows in the image" >&2; return 1; fi
