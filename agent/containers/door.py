@@ -169,4 +169,9 @@ class LxcDoor:
 
     def lacks(self, desired: Sequence[Container]) -> Sequence[Lack]:
         """What making and starting *desired* would need and is not there."""
-        return find_lacks(self.lxcpath, self.images, desired, self.observe, self.storage_for)
+
+        def observe() -> Sequence[ObservedContainer]:
+            self._pool.look("version", timeout=_LOOK_TIMEOUT)  # UNSUPPORTED without liblxc, also with no container yet
+            return self.observe()
+
+        return find_lacks(self.lxcpath, self.images, desired, observe, self.storage_for)

@@ -81,11 +81,15 @@ def _disk(
     for build in (builds[one.image] for one in new if one.image in builds):
         needed += DISK_SYSTEMD if build.systemd else 0
         needed += build.size_bytes if storage_for(build.rootfs) is Storage.COPY else 0
-    free = shutil.disk_usage(lxcpath).free
+    free = _free_disk(lxcpath)
     if not new or free >= needed:
         return []
     mend = f"free {_megabytes(needed - free)} there, or give the agent another --state"
     return [Lack(what=f"disk: {_megabytes(needed)} needed in {lxcpath}, {_megabytes(free)} free", mend=mend)]
+
+
+def _free_disk(path: Path) -> int:
+    return shutil.disk_usage(path).free
 
 
 def memory_needed(container: Container) -> int:
@@ -117,11 +121,15 @@ def _available_memory() -> int:
 def _inotify(systemd: set[str]) -> list[Lack]:
     needed = len(systemd) * INOTIFY_EACH + INOTIFY_MACHINE
     key = "fs.inotify.max_user_instances"
-    have = int(Path("/proc/sys", key.replace(".", "/")).read_text())
+    have = _inotify_instances()
     if not systemd or have >= needed:
         return []
     what = f"{key} is {have}; {len(systemd)} containers with systemd need about {needed}"
     return [Lack(what=what, mend=f"sysctl -w {key}={max(1024, needed)}")]
+
+
+def _inotify_instances() -> int:
+    return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
 
 
 def _cgroups(hierarchies: Sequence[Hierarchy]) -> list[Lack]:

@@ -25,14 +25,20 @@ _LOCKS = Path("/run/lxc/lock")
 _AGAIN = 3
 
 
-def load(name: str, lxcpath: Path) -> Any:
-    """liblxc's own object for container *name*; UNSUPPORTED where the binding is missing."""
+def binding() -> Any:
+    """liblxc's Python binding, loaded when it is first needed; UNSUPPORTED where it is missing."""
     try:
         import lxc
     except ImportError as exc:
         raise CaasError(
             Code.UNSUPPORTED, f"liblxc's Python binding is missing: {exc}", hint="apt-get install lxc python3-lxc"
         ) from exc
+    return lxc
+
+
+def load(name: str, lxcpath: Path) -> Any:
+    """liblxc's own object for container *name*; UNSUPPORTED where the binding is missing."""
+    lxc = binding()
     try:
         return lxc.Container(name, str(lxcpath))
     except RuntimeError as exc:  # it says no more than that; its configuration does not load

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.containers import liblxc
 from agent.containers.operations import Operations
 from agent.containers.record import container_from_json, record_from_json
 from agent.containers.rootfs import probe_storage
@@ -36,6 +37,7 @@ def make_handlers(operations: Operations) -> dict[str, Callable[[Request], Any]]
         "stop": lambda request: operations.stop(request["name"], request["patience"]),
         "tidy": lambda _: operations.tidy(),
         "storage": lambda request: probe_storage(operations.lxcpath, Path(request["image_rootfs"])).value,
+        "version": lambda _: str(liblxc.binding().version),
         "modules": lambda _: sorted(sys.modules),
     }
 

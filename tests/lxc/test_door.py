@@ -349,11 +349,19 @@ def test_workers_have_never_seen_grpc(door: LxcDoor, container: Make) -> None:
     assert len(threads) == 1, threads
 
 
-def test_a_monitor_holds_none_of_our_descriptors(door: LxcDoor, container: Make) -> None:
+def test_a_monitor_and_a_worker_hold_nothing_of_each_other(door: LxcDoor, container: Make) -> None:
     """It would keep the worker's socket open: the worker would never learn that the agent has ended."""
     one = container()
     door.create(one)
     door.start(one)
+    in_cgroups = {
+        int(pid)
+        for path in cgroups_of(door)
+        if path.endswith("/cgroup.procs")
+        for pid in Path(path).read_text().split()
+    }
+    assert monitor_of(door, one) in in_cgroups
+    assert not in_cgroups & set(door.pool.pids()), "a worker sits in the monitor's cgroup"
     mine = {os.readlink(f"/proc/{pid}/fd/{sys_fd}") for pid in door.pool.pids() for sys_fd in socket_fds(pid)}
     held = {os.readlink(path) for path in Path(f"/proc/{monitor_of(door, one)}/fd").iterdir()}
     assert mine
