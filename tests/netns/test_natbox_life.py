@@ -1,0 +1,260 @@
+"""NATBox over time: restarts, upgrades, other VLANs that come and go. Nobody's packet is lost but a removed VLAN's."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.kernel import natbox_programs
+from agent.kernel.natbox_door import NatboxDoor
+from natbox.gatekeeper import Gatekeeper
+from natbox.saved import PreviousValues, SavedTables
+from tests.support.crossing import OUTSIDE, Crossing, mac_of, run
+from tests.support.flows import Sender, echo, transfer
+from tests.support.gateway import Previous, Station, make_gateway, make_table
+from tests.support.natbox_daemon import Daemon, daemon
+from tests.support.oracle import snapshot
+
+GATEWAY = "192.168.10.1"
+
+
+@pytest.fixture
+def around() -> Iterator[Crossing]:
+    made = Crossing()
+    yield made
+    made.close()
+
+
+def add_tenant(around: Crossing, build: Path, vid: int) -> tuple[str, Station]:
+    """A namespace with a stack of its own in VLAN *vid*, 192.168.10.50 in each of them."""
+    netns = around.add_tenant(vid, "192.168.10.50/24", GATEWAY, build=build)
+    return netns, Station(vid=vid, mac=mac_of(netns, "eth1"))
+
+
+def open_door(around: Crossing) -> NatboxDoor:
+    return NatboxDoor(trunk="eth1", uplink="eth2", memory=Previous(), netns=around.natbox)
+
+
+def result_of(events: list[dict[str, dict[str, str]]]) -> dict[str, str]:
+    assert "result" in events[-1], events
+    return events[-1]["result"]
+
+
+def test_no_packet_is_lost_to_kill_restart_and_other_vlans(around: Crossing, tmp_path: Path) -> None:
+    netns, station = add_tenant(around, tmp_path, 100)
+    table = make_table(make_gateway(station))
+    with daemon(around, tmp_path) as natbox, echo(around.outside, 7):
+        result_of(natbox.apply(table))
+        assert run("ping", "-c1", "-W5", OUTSIDE, netns=netns).returncode == 0
+        with Sender(netns, (OUTSIDE, 7)) as sender:
+            natbox.kill(signal.SIGKILL)
+            time.sleep(0.5)  # nobody is there but the kernel
+            natbox.start()
+            assert "1 clusters in force, 0 kernel writes" in natbox.log(), "adopted, and nothing written"
+            assert int(result_of(natbox.apply(table)).get("kernelWrites", 0)) == 0
+            other = make_table(make_gateway(Station(vid=200, mac="02:00:00:00:00:01")))
+            assert int(result_of(natbox.apply(other))["kernelWrites"]) > 0
+            result_of(natbox.call("Destroy", cluster="c200"))
+            assert natbox.kill(signal.SIGTERM) == 0
+            time.sleep(0.2)
+            assert sender.finish() == 0, f"of {sender.sent}"
+            assert sender.sent > 500
+
+
+def test_the_service_refuses_and_tells(around: Crossing, tmp_path: Path) -> None:
+    station = Station(vid=100, mac="02:00:00:00:00:01")
+    with daemon(around, tmp_path) as natbox:
+        (probe,) = natbox.call("Probe")
+        assert (probe["trunk"], probe["uplinkAddresses"], probe.get("lacks", [])) == ("eth1", ["203.0.113.1/24"], [])
+        planned = natbox.apply(make_table(make_gateway(station)), dry_run=True)
+        assert [(each["verb"], each["kind"]) for each in planned[0]["planned"]["actions"]] == [
+            ("create", "datapath"),
+            ("create", "gateway"),
+        ]
+        assert natbox.call("Observe") == [{}], "a dry run changes nothing"
+        result_of(natbox.apply(make_table(make_gateway(station), generation=5)))
+        (observed,) = natbox.call("Observe")
+        assert observed["tables"][0]["gateways"][0]["neighbours"] == [
+            {"address": "192.168.10.50", "mac": "02:00:00:00:00:01"}
+        ]
+        assert natbox.apply(make_table(make_gateway(station), generation=4))[0]["error"] == "stale"
+        (conflict,) = natbox.apply(make_table(make_gateway(station, cluster="thief")))
+        assert conflict["error"] == "conflict"
+        assert "VID 100 belongs to c100/cluster" in conflict["message"]
+        assert natbox.call("Counters")[0]["counters"] == [{"vid": 100}]
+        assert natbox.call("Destroy", cluster="nobody")[-1] == {"result": {"generation": "1"}}
+
+
+def test_a_new_door_adopts_and_writes_nothing(around: Crossing, tmp_path: Path) -> None:
+    _, station = add_tenant(around, tmp_path, 100)
+    first = open_door(around)
+    first.lay_path()
+    first.create(make_gateway(station))
+    before = snapshot(around.natbox)
+    second = open_door(around)
+    assert second.observe_path().missing == ()
+    assert second.observe_all() == first.observe_all()
+    assert [each.gateway for each in second.observe_all().values()] == [make_gateway(station)]
+    assert second.writes == 0
+    assert snapshot(around.natbox) == before
+
+
+def test_another_build_of_the_programs_takes_over_without_a_loss(
+    around: Crossing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netns, station = add_tenant(around, tmp_path, 100)
+    old = open_door(around)
+    old.lay_path()
+    old.create(make_gateway(station))
+    ids = run("tc", "filter", "show", "dev", "eth1", "ingress", netns=around.natbox).stdout
+    copy = tmp_path / "newer.bpf.o"
+    copy.write_bytes(natbox_programs.OBJECT.read_bytes() + b"\0")
+    with echo(around.outside, 7), Sender(netns, (OUTSIDE, 7)) as sender:
+        time.sleep(0.2)
+        monkeypatch.setattr(natbox_programs, "OBJECT", copy)
+        new = open_door(around)
+        assert new.observe_path().missing == ("programs on the trunk",)
+        new.lay_path()
+        assert new.observe_path().missing == ()
+        time.sleep(0.2)
+        assert sender.finish() == 0
+    assert run("tc", "filter", "show", "dev", "eth1", "ingress", netns=around.natbox).stdout != ids
+    assert new.counters([100])[0].out_packets >= sender.sent, "the counters were kept"
+    assert [each.gateway for each in new.observe_all().values()] == [make_gateway(station)]
+
+
+def test_a_removed_vlan_loses_its_connections_and_nobody_else_does(around: Crossing, tmp_path: Path) -> None:
+    first, second = add_tenant(around, tmp_path, 100), add_tenant(around, tmp_path, 200)
+    door = open_door(around)
+    door.lay_path()
+    for _, station in (first, second):
+        door.create(make_gateway(station))
+    with echo(around.outside, 7), Sender(first[0], (OUTSIDE, 7)) as gone, Sender(second[0], (OUTSIDE, 7)) as stays:
+        time.sleep(0.3)
+        assert (door.connections(100), door.connections(200)) == (1, 1)
+        door.delete(make_gateway(first[1]))
+        heard = len(gone.heard)
+        assert (door.connections(100), door.connections(200)) == (0, 1)
+        time.sleep(0.3)
+        assert len(gone.heard) <= heard + 1, "what was on its way may still arrive"
+        assert gone.sent > heard + 50
+        assert stays.finish() == 0
+    assert set(door.observe_all()) == {200}
+
+
+def test_a_neighbour_that_changes_does_not_disturb_another(around: Crossing, tmp_path: Path) -> None:
+    netns, station = add_tenant(around, tmp_path, 100)
+    door = open_door(around)
+    door.lay_path()
+    one = make_gateway(station)
+    two = make_gateway(station, Station(vid=100, mac="02:00:00:00:00:02", address="192.168.10.51"))
+    door.create(one)
+    with echo(around.outside, 7), Sender(netns, (OUTSIDE, 7)) as sender:
+        for _ in range(20):
+            door.change(one, two)
+            door.change(two, one)
+        time.sleep(0.2)
+        assert sender.finish() == 0
+    assert door.observe([two])[100].gateway == one
+
+
+def test_bulk_tcp_in_both_directions(around: Crossing, tmp_path: Path) -> None:
+    netns, station = add_tenant(around, tmp_path, 100)
+    door = open_door(around)
+    door.lay_path()
+    door.create(make_gateway(station))
+    size = 64 << 20
+    for sender, receiver in ((netns, around.outside), (around.outside, netns)):
+        transfer(sender, receiver, OUTSIDE, listener=around.outside, size=size)
+    (counters,) = door.counters([100])
+    assert min(counters.out_bytes, counters.in_bytes) > size
+    assert counters.drops == ()
+
+
+def test_what_somebody_flushed_is_mended(around: Crossing, tmp_path: Path) -> None:
+    netns, station = add_tenant(around, tmp_path, 100)
+    gatekeeper = Gatekeeper(open_door(around), SavedTables(tmp_path / "desired"))
+    gatekeeper.apply(make_table(make_gateway(station)), on_plan=lambda _: None, on_done=lambda _: None)
+    for damage in (
+        ["nft", "flush", "ruleset"],
+        ["tc", "qdisc", "del", "dev", "eth1", "clsact"],
+        ["ip", "route", "del", "240.0.0.0/4"],
+        ["sh", "-c", "ip link set eth1 down; ip link set eth1 up"],
+    ):
+        run(*damage, netns=around.natbox)
+        assert run("ping", "-c1", "-W1", OUTSIDE, netns=netns, check=False).returncode == 1, damage
+        gatekeeper.mend()
+        assert run("ping", "-c1", "-W5", OUTSIDE, netns=netns, check=False).returncode == 0, damage
+    writes = gatekeeper.door.writes
+    gatekeeper.mend()
+    assert gatekeeper.door.writes == writes
+
+
+def test_the_last_table_gone_leaves_nothing(around: Crossing, tmp_path: Path) -> None:
+    settings = "net.ipv4.conf"
+    before = snapshot(around.natbox), run("sysctl", "-a", "--pattern", settings, netns=around.natbox).stdout
+    memory = PreviousValues(tmp_path / "previous.json")
+    door = NatboxDoor(trunk="eth1", uplink="eth2", memory=memory, netns=around.natbox)
+    gatekeeper = Gatekeeper(door, SavedTables(tmp_path / "desired"))
+    tables = [make_table(make_gateway(Station(vid=vid, mac="02:00:00:00:00:01"))) for vid in (100, 200)]
+    for table in tables:
+        gatekeeper.apply(table, on_plan=lambda _: None, on_done=lambda _: None)
+    assert snapshot(around.natbox) != before[0]
+    assert (tmp_path / "previous.json").exists()
+    for table in tables:
+        gatekeeper.destroy(table.cluster, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None)
+    assert (snapshot(around.natbox), run("sysctl", "-a", "--pattern", settings, netns=around.natbox).stdout) == before
+    assert run("tc", "qdisc", "show", "dev", "eth1", netns=around.natbox).stdout.count("clsact") == 0
+    assert not list((tmp_path / "desired").iterdir())
+    assert not (tmp_path / "previous.json").exists()
+
+
+def test_the_last_of_4094_costs_what_the_first_did(around: Crossing) -> None:
+    door = open_door(around)
+    door.lay_path()
+    took = []
+    for vid in range(1, 4095):
+        station = Station(vid=vid, mac="02:00:00:00:00:01")
+        began = time.perf_counter()
+        door.create(make_gateway(station))
+        took.append(time.perf_counter() - began)
+    first, last = statistics.median(took[:50]), statistics.median(took[-50:])
+    assert last < 0.020
+    assert last < 1.5 * first, f"{first * 1e6:.0f} us, {last * 1e6:.0f} us"
+    assert len(door.observe_all()) == 4094
+    rules = run("nft", "-s", "list", "table", "ip", "caas_natbox", netns=around.natbox).stdout
+    assert rules.count("comment") < 30
+    assert len(run("ip", "rule", netns=around.natbox).stdout.splitlines()) == 3
+
+
+def test_a_foreign_filter_in_our_place_is_not_touched(around: Crossing, tmp_path: Path) -> None:
+    from proto.errors import CaasError, Code
+
+    around.add_tenant(100, "192.168.10.50/24", GATEWAY, build=tmp_path)  # compiles tag100.o
+    run("tc", "qdisc", "add", "dev", "eth1", "clsact", netns=around.natbox)
+    place = ["tc", "filter", "add", "dev", "eth1", "ingress", "prio", "202", "handle", "1", "bpf", "da"]
+    run(*place, "obj", str(tmp_path / "tag100.o"), "sec", "tc/pop", netns=around.natbox)
+    before = snapshot(around.natbox)
+    with pytest.raises(CaasError) as caught:
+        open_door(around).lay_path()
+    assert caught.value.code is Code.NOT_OWNED
+    assert snapshot(around.natbox) == before, "what was made before it was refused is undone"
+
+
+def test_daemon_says_what_is_wrong_with_its_links(around: Crossing, tmp_path: Path) -> None:
+    natbox = Daemon(around, tmp_path)
+    run("ip", "link", "set", "eth1", "down", netns=around.natbox)
+    try:
+        natbox.start()
+        (probe,) = natbox.call("Probe")
+        assert probe["lacks"] == [{"what": "link eth1 is down", "mend": "ip link set eth1 up"}]
+        (failed,) = natbox.apply(make_table(make_gateway(Station(vid=100, mac="02:00:00:00:00:01"))))[-1:]
+        assert failed["error"] == "failed"
+        assert natbox.call("Probe")[0].get("generations", {}) == {}, "nothing is in force after a failure"
+    finally:
+        natbox.close()
