@@ -1,4 +1,4 @@
-"""`python -m coordinator.lab.demo`: the demonstration of `make demo`, through the command line only.
+"""`python -m coordinator.lab.demo [LAB]`: the demonstration of `make demo`, through the command line only.
 
 It starts from nothing (`caas lab down`) and leaves the cluster running. What a ping looks like on the way is read
 from raw sockets, and compared with what it must look like: the demonstration fails where it does not.
@@ -103,7 +103,7 @@ class Demonstration:
             raise CaasError(
                 Code.FAILED,
                 f"caas {' '.join(words)} ended with status {done.returncode}",
-                hint=f"logs: {self._places.log}; caas logs {CLUSTER}; make demo-down removes everything",
+                hint=f"logs: {self._places.log}; caas logs {CLUSTER}; {_down(self._places.lab)} removes everything",
             )
 
     @contextmanager
@@ -118,18 +118,24 @@ class Demonstration:
         print("\n== What it took")
         for phase in self._phases:
             print(f"  {phase.seconds:7.1f} s  {phase.title}")
-        print(LOOK_AROUND.format(lab=self._places.lab), end="", flush=True)
+        lab = self._places.lab
+        environment = "" if lab == DEFAULT_LAB else f"\n  export CAAS_COORDINATOR={self._places.socket}"
+        print(LOOK_AROUND.format(lab=lab, environment=environment, down=_down(lab)), end="", flush=True)
 
 
 LOOK_AROUND = """
-== The cluster keeps running. To look around:
+== The cluster keeps running. To look around (as root):{environment}
   .venv/bin/caas status demo
   .venv/bin/caas openstack demo -- hypervisor list
   .venv/bin/caas exec demo ubuntu012 -- ip address
-  .venv/bin/caas lab status
+  .venv/bin/caas lab status --name {lab}
   ip netns exec {lab}-trunk tcpdump -e -n -i host2.eth1
-To remove all of it: make demo-down
+To remove all of it: {down}
 """
+
+
+def _down(lab: str) -> str:
+    return "make demo-down" if lab == DEFAULT_LAB else f".venv/bin/caas lab down --name {lab}"
 
 
 def _say(line: str, *, quiet: bool = False) -> None:
@@ -163,7 +169,7 @@ def _check_seen(where: str, pings: list[dict[str, Any]], *, vid: int | None, sou
 def main() -> int:
     """Exit status 0 when everything was as it should be, 1 otherwise, 130 when interrupted."""
     try:
-        Demonstration(Places(DEFAULT_LAB)).play()
+        Demonstration(Places(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_LAB)).play()
     except CaasError as exc:
         print(f"error: {exc.message}", file=sys.stderr)
         if exc.hint:

@@ -205,6 +205,7 @@ class Lab:
             if folder.exists():
                 leftovers.check_no_mounts(folder)
                 shutil.rmtree(folder)
+        leftovers.remove_lxc_locks(places.state)
         with locked(SHARED_LOCK, what="what all labs share", wait=SHARED_WAIT):
             if not any(path.is_dir() for path in LABS.iterdir()):
                 restore_limits()

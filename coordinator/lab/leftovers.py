@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from proto.errors import CaasError, Code
 PROC = Path("/proc")
 MOUNTINFO = PROC / "self" / "mountinfo"
 CGROUPS = Path("/sys/fs/cgroup")
+LXC_LOCKS = Path("/run/lxc/lock")  # RUNTIME_PATH/lxc/lock, lxc 5 lxclock.c
 _MNT_DETACH = 2  # linux/mount.h
 _CGROUP_WAIT = 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -114,6 +116,17 @@ def remove_cgroups(cgroups: tuple[Path, ...], *, wait: float = _CGROUP_WAIT) -> 
             break
         time.sleep(0.05)
     return left
+
+
+def remove_lxc_locks(folder: Path) -> None:
+    """Remove the lock files that liblxc keeps for every lxcpath below *folder*, and folders that are empty then."""
+    locks = LXC_LOCKS / folder.relative_to("/")
+    shutil.rmtree(locks, ignore_errors=True)
+    for parent in locks.parents:
+        if parent == LXC_LOCKS or not parent.is_relative_to(LXC_LOCKS):
+            break
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 def read_mounts(path: Path) -> tuple[Mount, ...]:

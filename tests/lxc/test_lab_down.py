@@ -104,6 +104,7 @@ def test_running_containers_are_removed_whole(lab: str, images: Path, harm: str)
     left = [path for path in new_cgroups if os.path.isdir(path)]
     assert left == []
     assert not Path(f"/var/lib/caas/labs/{lab}").exists()
+    assert not Path(f"/run/lxc/lock/var/lib/caas/labs/{lab}").exists()
 
 
 def test_what_is_not_the_labs_stays(lab: str, images: Path) -> None:

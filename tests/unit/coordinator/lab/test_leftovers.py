@@ -104,3 +104,16 @@ def test_only_empty_cgroups_go(tmp_path: Path) -> None:
     paths = tuple(tmp_path / name for name in ("a/b", "a", "c/d", "c"))
     assert leftovers.remove_cgroups(paths, wait=0.2) == (tmp_path / "c/d", tmp_path / "c")
     assert not (tmp_path / "a").exists()
+
+
+def test_lock_files_of_liblxc_go_and_other_labs_keep_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "LXC_LOCKS", tmp_path)
+    for lab in ("lab", "lab2"):
+        folder = tmp_path / f"var/lib/caas/labs/{lab}/machines/host1/state/containers"
+        folder.mkdir(parents=True)
+        (folder / ".demo.a").touch()
+    leftovers.remove_lxc_locks(LAB)
+    assert [path.name for path in (tmp_path / "var/lib/caas/labs").iterdir()] == ["lab2"]
+    leftovers.remove_lxc_locks(LAB.with_name("lab2"))
+    leftovers.remove_lxc_locks(LAB.with_name("lab2"))
+    assert list(tmp_path.iterdir()) == []
