@@ -162,7 +162,8 @@ class Gatekeeper:
         mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == cluster}
         try:
             if self._plan_from(table, mine, seen_path):
-                apply(self.door, lambda: self._look(table), on_plan=_ignore, on_done=_ignore)
+                found = [each.gateway for each in mine.values()]
+                apply(self.door, lambda: self._look(table, found), on_plan=_ignore, on_done=_ignore)
             if not table.gateways:
                 self._forget(cluster)
         except CaasError as exc:
@@ -175,10 +176,11 @@ class Gatekeeper:
         apply(self.door, lambda: self._look(desired), on_plan=on_plan, on_done=on_done)
         return Result(generation=desired.generation, kernel_writes=self.door.writes - writes)
 
-    def _look(self, desired: GatewayTable) -> Plan:
+    def _look(self, desired: GatewayTable, found: Sequence[Gateway] = ()) -> Plan:
+        """What is pending, looking only where *desired*, the table before it or *found* have something."""
         before = self._tables.get(desired.cluster)
         known = before.gateways if before is not None else ()
-        seen = self.door.observe([*desired.gateways, *known])
+        seen = self.door.observe([*desired.gateways, *known, *found])
         # A VID that another cluster has is not this one's to change: the door refuses to create it.
         mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == desired.cluster}
         return self._plan_from(desired, mine, self.door.observe_path())

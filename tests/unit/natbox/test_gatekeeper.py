@@ -1,0 +1,192 @@
+"""Apply, undo, restore and destroy over a door that fails on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.kernel.natbox_layout import SeenGateway
+from natbox.gatekeeper import Gatekeeper
+from natbox.saved import PreviousValues, SavedTables
+from proto.errors import CaasError, Code
+from proto.model import Action, GatewayTable, Plan
+from tests.unit.natbox.fake_door import FakeDoor
+from tests.unit.natbox.test_table import gateway, near, table
+
+FIRST = table(gateway(100, near("192.168.10.50")), gateway(101, network="m"))
+SECOND = table(gateway(100, near("192.168.10.50"), near("192.168.10.51")), gateway(102, network="k"), generation=2)
+
+
+@pytest.fixture
+def door() -> FakeDoor:
+    return FakeDoor()
+
+
+def keeper(door: FakeDoor, folder: Path) -> Gatekeeper:
+    return Gatekeeper(door, SavedTables(folder / "desired"))
+
+
+def apply(made: Gatekeeper, desired: GatewayTable) -> int:
+    return made.apply(desired, on_plan=_ignore, on_done=_ignore).kernel_writes
+
+
+def destroy(made: Gatekeeper, cluster: str) -> int:
+    return made.destroy(cluster, dry_run=False, on_plan=_ignore, on_done=_ignore).kernel_writes
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def test_apply_makes_saves_and_then_has_nothing_to_do(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    plans: list[Plan] = []
+    done: list[Action] = []
+    made.apply(FIRST, on_plan=plans.append, on_done=done.append)
+    assert tuple(done) == plans[0]
+    assert made.observe() == [FIRST]
+    assert SavedTables(tmp_path / "desired").load() == {"demo": FIRST}
+    assert apply(made, FIRST) == 0
+    assert made.plan(FIRST) == ()
+
+
+STEPS = [("change", "demo/n"), ("create", "demo/k"), ("delete", "demo/m")]
+
+
+@pytest.mark.parametrize("step", STEPS, ids="-".join)
+def test_every_single_failure_leaves_the_table_as_it_was(door: FakeDoor, tmp_path: Path, step: tuple[str, str]) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    before = door.state()
+    door.fail(*step)
+    with pytest.raises(CaasError, match="simulated"):
+        apply(made, SECOND)
+    assert door.armed == set(), "the failure was never reached"
+    assert door.state() == before
+    assert SavedTables(tmp_path / "desired").load() == {"demo": FIRST}
+    assert made.generations() == {"demo": 1}
+    apply(made, SECOND)
+    assert made.observe() == [SECOND]
+
+
+@pytest.mark.parametrize("step", [("lay", "path"), ("create", "demo/n"), ("create", "demo/m")], ids="-".join)
+def test_a_failure_of_the_first_table_leaves_nothing(door: FakeDoor, tmp_path: Path, step: tuple[str, str]) -> None:
+    made = keeper(door, tmp_path)
+    door.fail(*step)
+    with pytest.raises(CaasError, match="simulated"):
+        apply(made, FIRST)
+    assert door.armed == set()
+    assert door.state() == (False, {})
+    assert SavedTables(tmp_path / "desired").load() == {}
+
+
+def test_done_is_what_the_kernel_says(door: FakeDoor, tmp_path: Path) -> None:
+    door.deaf = True
+    with pytest.raises(CaasError, match="still needs: create gateway demo/n") as caught:
+        apply(keeper(door, tmp_path), FIRST)
+    assert caught.value.code is Code.UNVERIFIED
+
+
+def test_a_restart_adopts_and_writes_nothing(door: FakeDoor, tmp_path: Path) -> None:
+    apply(keeper(door, tmp_path), FIRST)
+    writes = door.writes
+    again = keeper(door, tmp_path)
+    again.restore()
+    assert door.writes == writes
+    assert again.generations() == {"demo": 1}
+
+
+def test_a_restart_makes_what_is_saved_and_removes_what_is_not_desired(door: FakeDoor, tmp_path: Path) -> None:
+    apply(keeper(door, tmp_path), FIRST)
+    extra = gateway(300, network="extra")
+    door.vlans[300] = SeenGateway(gateway=extra, intact=True)
+    del door.vlans[101]
+    again = keeper(door, tmp_path)
+    again.restore()
+    assert again.observe() == [FIRST]
+
+
+def test_after_a_reboot_everything_is_made_again(door: FakeDoor, tmp_path: Path) -> None:
+    apply(keeper(door, tmp_path), FIRST)
+    fresh = FakeDoor()
+    again = keeper(fresh, tmp_path)
+    again.restore()
+    assert fresh.state() == door.state()
+
+
+def test_lost_state_is_adopted_from_the_kernel(door: FakeDoor, tmp_path: Path) -> None:
+    apply(keeper(door, tmp_path), FIRST)
+    writes = door.writes
+    again = keeper(door, tmp_path / "empty")
+    again.restore()
+    assert again.observe() == [FIRST]
+    assert door.writes == writes
+    with pytest.raises(CaasError, match="VID 100 belongs to demo/n"):
+        apply(again, table(gateway(100, cluster="thief"), cluster="thief"))
+
+
+def test_one_cluster_that_fails_does_not_keep_another_down(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    apply(made, table(gateway(200, cluster="other"), cluster="other"))
+    fresh = FakeDoor()
+    fresh.fail("create", "demo/n")
+    again = keeper(fresh, tmp_path)
+    again.restore()
+    assert set(fresh.vlans) == {200}
+    fresh.laid = False
+    again.mend()
+    assert set(fresh.vlans) == {100, 101, 200}, "tried again"
+
+
+def test_destroy_removes_one_and_lifts_the_path_with_the_last(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    apply(made, table(gateway(200, cluster="other"), cluster="other"))
+    destroy(made, "demo")
+    assert (door.laid, set(door.vlans)) == (True, {200})
+    destroy(made, "other")
+    assert door.state() == (False, {})
+    assert SavedTables(tmp_path / "desired").load() == {}
+    assert destroy(made, "other") == 0, "already gone is success"
+
+
+def test_an_interrupted_destroy_goes_on_after_the_restart(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    door.fail("delete", "demo/m")
+    with pytest.raises(CaasError, match="simulated"):
+        destroy(made, "demo")
+    again = keeper(door, tmp_path)
+    again.restore()
+    assert door.state() == (False, {})
+    assert again.generations() == {}
+
+
+def test_counters_of_one_cluster_leave_out_the_trunks(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    apply(made, table(gateway(200, cluster="other"), cluster="other"))
+    counters, drops = made.counters("other")
+    assert ([each.vid for each in counters], drops) == ([200], {})
+    counters, drops = made.counters()
+    assert ([each.vid for each in counters], drops) == ([100, 101, 200], {"untagged": 3})
+
+
+def test_a_damaged_file_is_named_and_not_skipped(tmp_path: Path) -> None:
+    SavedTables(tmp_path).save(FIRST)
+    (tmp_path / "demo.json").write_text("{")
+    with pytest.raises(CaasError, match=r"demo\.json: not a saved table"):
+        SavedTables(tmp_path).load()
+
+
+def test_previous_values_outlive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "previous.json"
+    PreviousValues(path).put("ipv4/conf/eth1/forwarding", "0")
+    again = PreviousValues(path)
+    assert again.get("ipv4/conf/eth1/forwarding") == "0"
+    assert again.get("other") is None
+    again.forget("other")
+    again.forget("ipv4/conf/eth1/forwarding")
+    assert not path.exists()
