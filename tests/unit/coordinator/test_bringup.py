@@ -1,0 +1,238 @@
+"""plan, up, status, verify, down over real agents' services on doors in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import bringup, checks, status, teardown
+from coordinator.journal import Journal
+from coordinator.progress import Progress
+from proto import coordinator_pb2 as pb
+from proto.errors import CaasError, Code
+from tests.support.fleet import FakeFleet
+
+HEAD = """\
+name: demo
+hosts:
+  host1: {address: 10.9.0.1, trunk: eth1}
+  host2: {address: 10.9.0.2, trunk: eth1}
+networks:
+  cluster: {vlan: 100, subnet: 192.168.10.0/24}
+containers:
+  ubuntu011: {host: host1, network: cluster, address: 192.168.10.50, roles: [controller, compute]}
+"""
+ONE = HEAD
+TWO = HEAD + "  ubuntu012: {host: host2, network: cluster, address: 192.168.10.51, roles: [compute]}\n"
+
+
+class Rig:
+    def __init__(self, fleet: FakeFleet, journal: Journal) -> None:
+        self.fleet, self.journal = fleet, journal
+        self.events: list[pb.Event] = []
+        self.on_event: Callable[[pb.Event], object] = lambda event: None
+
+    async def up(self, text: str, **flags: bool) -> dict[str, Any]:
+        self.events.clear()
+        request = pb.UpRequest(file=_file(text), **flags)
+        return await bringup.up(self.fleet, self.journal, request, self._progress())  # type: ignore[arg-type]
+
+    async def plan(self, text: str) -> dict[str, Any]:
+        return await bringup.plan(self.fleet, self.journal, _file(text))  # type: ignore[arg-type]
+
+    async def status(self) -> dict[str, Any]:
+        return await status.status(self.fleet, self.journal, "demo")  # type: ignore[arg-type]
+
+    async def verify(self) -> dict[str, Any]:
+        return await checks.verify(self.fleet, self.journal, "demo", self._progress())  # type: ignore[arg-type]
+
+    async def down(self) -> dict[str, object]:
+        return await teardown.down(self.fleet, self.journal, "demo", self._progress())  # type: ignore[arg-type]
+
+    def _progress(self) -> Progress:
+        def emit(event: pb.Event) -> None:
+            self.events.append(event)
+            self.on_event(event)
+
+        return Progress("demo", self.journal, emit)
+
+
+def _file(text: str) -> pb.FileRequest:
+    return pb.FileRequest(content=text.encode(), file_name="demo.yaml")
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    fleet = FakeFleet(tmp_path)
+    await fleet.start("host1", "host2")
+    yield Rig(fleet, Journal(tmp_path / "journal.db"))
+    await fleet.stop()
+
+
+async def test_a_plan_is_what_up_does_and_then_there_is_nothing_to_do(rig: Rig) -> None:
+    planned = await rig.plan(ONE)
+    assert [(action["verb"], action["kind"]) for action in planned["hosts"]["host1"]["actions"]] == [
+        ("create", "bridge"),
+        ("create", "vlan"),
+        ("create", "container"),
+        ("start", "container"),
+    ]
+    assert set(planned["hosts"]) == {"host1"}
+    assert rig.fleet.writes() == 0
+    summary = await rig.up(ONE)
+    assert [step["id"] for step in planned["steps"]] == sorted(
+        summary["steps"], key=[step["id"] for step in planned["steps"]].index
+    )
+    assert summary["computes_up"] == 1
+    assert await rig.plan(ONE) == {"hosts": {}, "natbox": [], "steps": []}
+
+
+async def test_a_second_up_writes_nothing(rig: Rig) -> None:
+    await rig.up(ONE)
+    writes, programs = rig.fleet.writes(), len(rig.fleet.nova.programs("apply"))
+    summary = await rig.up(ONE)
+    assert summary["steps"] == []
+    assert summary["writes"] == {"kernel": 0, "containers": 0}
+    assert rig.fleet.writes() == writes
+    assert len(rig.fleet.nova.programs("apply")) == programs
+    assert not [event for event in rig.events if event.state == pb.Event.STARTED and event.phase == "hosts"]
+
+
+async def test_adding_a_compute_touches_only_that_compute(rig: Rig) -> None:
+    await rig.up(ONE)
+    host1 = rig.fleet.kernels["host1"].writes, rig.fleet.containers["host1"].writes
+    before = len(rig.fleet.nova.programs("apply"))
+    summary = await rig.up(TWO)
+    assert (rig.fleet.kernels["host1"].writes, rig.fleet.containers["host1"].writes) == host1
+    assert {call.container for call in rig.fleet.nova.programs("apply")[before:]} == {"ubuntu012"}
+    assert all(step.endswith(":ubuntu012") for step in summary["steps"]), summary["steps"]
+    assert summary["computes_up"] == 2
+
+
+async def test_removing_is_refused_with_the_list_and_done_when_allowed(rig: Rig) -> None:
+    await rig.up(TWO)
+    writes = rig.fleet.writes()
+    with pytest.raises(CaasError, match=r"host2: delete container demo\.ubuntu012") as caught:
+        await rig.up(ONE)
+    assert caught.value.code is Code.REFUSED
+    assert "--remove" in caught.value.hint
+    assert rig.fleet.writes() == writes
+    assert (await rig.status())["state"] == "up"
+    await rig.up(ONE, remove=True)
+    assert not rig.fleet.containers["host2"].containers
+    assert not rig.fleet.kernels["host2"].things
+
+
+async def test_renumbering_is_refused(rig: Rig) -> None:
+    await rig.up(ONE)
+    writes = rig.fleet.writes()
+    with pytest.raises(CaasError, match=r"renumber it from 192\.168\.10\.50") as caught:
+        await rig.up(ONE.replace("192.168.10.50", "192.168.10.60"))
+    assert caught.value.code is Code.REFUSED
+    assert rig.fleet.writes() == writes
+
+
+async def test_every_host_that_is_away_is_named_and_nothing_is_changed(rig: Rig) -> None:
+    away = TWO.replace("host2:", "host3:").replace("host: host2", "host: host3")
+    with pytest.raises(CaasError, match="host3") as caught:
+        await rig.up(away)
+    assert caught.value.code is Code.UNREACHABLE
+    assert rig.fleet.writes() == 0
+
+
+async def test_after_a_failed_step_the_next_up_goes_on(rig: Rig) -> None:
+    rig.fleet.nova.fail["cloud"] = "the API is on strike"
+    with pytest.raises(CaasError, match="strike"):
+        await rig.up(ONE)
+    assert (await rig.status())["state"] == "failed"
+    writes = rig.fleet.writes()
+    await rig.up(ONE)
+    assert rig.fleet.writes() == writes, "hosts were as wanted already"
+    assert (await rig.status())["state"] == "up"
+
+
+async def test_a_failed_host_is_as_before_and_the_other_one_is_done(rig: Rig) -> None:
+    rig.fleet.containers["host2"].fail("start", "demo.ubuntu012")
+    with pytest.raises(CaasError, match=r"host2: start demo\.ubuntu012: simulated"):
+        await rig.up(TWO)
+    assert not rig.fleet.kernels["host2"].things
+    assert rig.fleet.containers["host1"].containers
+    await rig.up(TWO)
+    assert (await rig.status())["nova"]["computes_up"] == 2
+
+
+async def test_an_interrupted_up_goes_on(rig: Rig) -> None:
+    nova_began = asyncio.Event()
+    rig.on_event = lambda event: nova_began.set() if event.phase == "nova" else None
+    task = asyncio.create_task(rig.up(ONE))
+    await nova_began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await rig.up(ONE))["computes_up"] == 1
+
+
+async def test_a_lost_journal_loses_neither_secrets_nor_addresses(rig: Rig, tmp_path: Path) -> None:
+    await rig.up(ONE)
+    secrets = rig.fleet.secrets()
+    writes = rig.fleet.writes()
+    rig.journal = Journal(tmp_path / "another.db")
+    summary = await rig.up(ONE)
+    assert summary["steps"] == []
+    assert rig.fleet.writes() == writes
+    assert rig.fleet.secrets() == secrets
+    assert summary["generation"] == 2
+
+
+async def test_status_says_what_is_there_now(rig: Rig) -> None:
+    assert (await rig.status())["state"] == "absent"
+    await rig.up(TWO)
+    document = await rig.status()
+    assert document["state"] == "up"
+    assert document["hosts"]["host1"]["datapath"] == {"vlan": "kernel", "ipip": ""}
+    assert {entry["name"]: entry["state"] for entry in document["containers"]} == {
+        "ubuntu011": "running",
+        "ubuntu012": "running",
+    }
+    stopped = rig.fleet.containers["host2"]
+    stopped.stop(stopped.containers["demo.ubuntu012"])
+    document = await rig.status()
+    assert document["state"] == "degraded"
+    await rig.up(TWO)
+    assert (await rig.status())["state"] == "up"
+
+
+async def test_verify_names_every_pair(rig: Rig) -> None:
+    await rig.up(TWO)
+    document = await rig.verify()
+    assert {(pair["from"], pair["to"]) for pair in document["pairs"]} == {
+        ("ubuntu011", "ubuntu012"),
+        ("ubuntu012", "ubuntu011"),
+    }
+    rig.fleet.nova.computes_up.discard("ubuntu012")
+    with pytest.raises(CaasError, match="1 of 2 computes are not up"):
+        await rig.verify()
+
+
+async def test_down_leaves_nothing_and_an_unknown_name_is_done(rig: Rig) -> None:
+    await rig.up(TWO)
+    await rig.down()
+    assert all(not kernel.things for kernel in rig.fleet.kernels.values())
+    assert all(not containers.containers for containers in rig.fleet.containers.values())
+    assert rig.journal.clusters() == []
+    assert (await rig.down())["hosts"] == []
+
+
+async def test_a_down_that_failed_goes_on(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.containers["host2"].fail("delete", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="host2"):
+        await rig.down()
+    assert not rig.fleet.containers["host1"].containers
+    await rig.down()
+    assert not rig.fleet.containers["host2"].containers
+    assert rig.journal.clusters() == []
