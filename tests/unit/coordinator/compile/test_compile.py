@@ -15,7 +15,18 @@ from coordinator.compiling.compile import NO_FACTS
 from coordinator.config import ClusterFile, ConfigError, load_bytes, load_file
 from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import Bridge, Container, GatewayTable, HostEntry, Neighbour, Vlan
+from proto.model import (
+    Address,
+    Bridge,
+    Container,
+    GatewayTable,
+    HostEntry,
+    HostState,
+    Neighbour,
+    Route,
+    Rule,
+    Vlan,
+)
 
 ROOT = Path(__file__).parents[4]
 BASE = """\
@@ -391,3 +402,80 @@ def test_the_address_of_what_is_being_removed_is_the_last_to_be_given_again() ->
     after = compile_cluster(_load(text("a", "d", "e", "f", "g", "h")), None, _remember(before))
     last = [int(one.nic.address.ip) & 7 for one in _containers(after).values()]
     assert last == [2, 4, 5, 6, 1, 3]
+
+
+def test_a_container_cannot_change_its_network() -> None:
+    auto = BASE.replace("networks:\n", "networks:\n  far: {vlan: 101, subnet: 10.0.0.0/24}\n")
+    auto += "  m: {host: host1, network: cluster, roles: [controller]}\n"
+    before = compile_cluster(_load(auto))
+    with pytest.raises(ConfigError) as caught:
+        compile_cluster(_load(auto.replace("network: cluster", "network: far")), None, _remember(before))
+    assert caught.value.code is Code.REFUSED
+    said = " ".join(problem.message for problem in caught.value.problems)
+    assert "renumber it from 192.168.10.2 to 10.0.0.1" in said
+    assert "move it from bridge lxcbr100 to lxcbr101" in said
+
+
+def test_natbox_s_trunk_is_named_where_it_is_the_smallest() -> None:
+    before = compile_cluster(_load(BASE + ONE), _facts({"host1": 9000, "host2": 9000}, natbox=9000))
+    facts = _facts({"host1": 9000, "host2": 9000}, natbox=1500)
+    with pytest.raises(ConfigError, match=r"demo.yaml:5: natbox.trunk: eth1 has MTU 1500, but .* run with 9000"):
+        compile_cluster(_load(BASE + ONE), facts, _remember(before))
+
+
+def test_natbox_s_trunk_must_be_there() -> None:
+    facts = Facts(hosts={"host1": HostFacts(links={"eth1": 1500})}, natbox=HostFacts(links={}))
+    with pytest.raises(ConfigError, match=r"demo.yaml:5: natbox.trunk: there is no link 'eth1'") as caught:
+        compile_cluster(_load(BASE + ONE), facts)
+    assert caught.value.hint == "it has none"
+
+
+def test_a_trunk_that_cannot_carry_ipv4() -> None:
+    with pytest.raises(ConfigError, match=r"hosts.host1.trunk: eth1 has MTU 68; within 576..65535 is needed"):
+        compile_cluster(_load(BASE + ONE), _facts({"host1": 68, "host2": 1500}))
+
+
+def test_natbox_s_address_tells_the_underlay_too() -> None:
+    text = (BASE + ONE).replace("192.168.2.24", "192.168.11.24")
+    facts = Facts(hosts={"host1": HostFacts(links={"eth1": 1500}, routes=(IPv4Network("192.168.10.0/23"),))})
+    with pytest.raises(ConfigError, match=r"overlaps the underlay: host1 has a route to 192.168.10.0/23"):
+        compile_cluster(_load(text), facts)
+
+
+def test_the_document_of_a_cluster_without_natbox() -> None:
+    text = (BASE + ONE).replace(", gateway: 192.168.10.1", "")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("natbox"))
+    assert to_document(compile_cluster(_load(text)))["natbox"] == []
+
+
+def test_the_document_shows_routes_rules_and_addresses() -> None:
+    compiled = compile_cluster(_load(BASE + ONE))
+    to, by, own = IPv4Network("10.2.0.0/16"), IPv4Address("10.9.0.2"), IPv4Address("10.1.0.1")
+    state = HostState(
+        addresses=(Address(link="lxcbr0", address=IPv4Interface("10.1.0.1/16")),),
+        routes=(Route(dst=to, dev="t0", via=by, src=own), Route(dst=to, dev="t1", table=7)),
+        rules=(Rule(priority=5, src=to, dst=None, table=7), Rule(priority=6, src=None, dst=to, table=8)),
+    )
+    host = dataclasses.replace(compiled.hosts["host1"], state=state)
+    shown = to_document(dataclasses.replace(compiled, hosts={"host1": host}))["hosts"]["host1"]
+    assert shown["addresses"] == [{"link": "lxcbr0", "address": "10.1.0.1/16"}]
+    assert shown["routes"] == [
+        {"dst": "10.2.0.0/16", "dev": "t0", "via": "10.9.0.2", "src": "10.1.0.1", "table": 254},
+        {"dst": "10.2.0.0/16", "dev": "t1", "via": None, "src": None, "table": 7},
+    ]
+    assert shown["rules"] == [
+        {"from": "10.2.0.0/16", "to": None, "table": 7},
+        {"from": None, "to": "10.2.0.0/16", "table": 8},
+    ]
+
+
+def test_what_runs_otherwise_than_compile_would_have_it_is_refused_not_changed() -> None:
+    """Somebody's hand, or a journal that was lost: containers of one network with two MTUs, or a clone."""
+    compiled = compile_cluster(_load(BASE + ONE + TWO))
+    one, two = _containers(compiled).values()
+    small = dataclasses.replace(two, nic=dataclasses.replace(two.nic, mtu=1400))
+    with pytest.raises(ConfigError, match=r"containers.ubuntu012: .* change its MTU from 1400 to 1500"):
+        compile_cluster(_load(BASE + ONE + TWO), None, Remembered.of({"host1": [one], "host2": [small]}))
+    clone = dataclasses.replace(two, clone_of="ubuntu011")
+    with pytest.raises(ConfigError, match=r"make it again from nova-compute instead of ubuntu011"):
+        compile_cluster(_load(BASE + ONE + TWO), None, Remembered.of({"host1": [one], "host2": [clone]}))
