@@ -11,6 +11,7 @@ from proto.marks import Mark
 from proto.model import Bridge, Vlan
 from tests.support.netns import Site
 
+REALISATIONS = [pytest.param("kernel", marks=pytest.mark.kinds("vlan")), "bpf"]
 MARK = Mark("demo", "cluster")
 
 
@@ -21,7 +22,7 @@ def site() -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=pytest.mark.kinds("vlan")), "bpf"])
+@pytest.fixture(params=REALISATIONS)
 def realisation(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from agent.kernel.door import NetlinkDoor
+from proto.marks import Mark
 from proto.model import Bridge, Vlan
+from tests.netns.conftest import REALISATIONS
 from tests.support.netns import BOX_MAC, HOST_ADDRESS, WIRE_MAC, Site, poll_until, run
 from tests.support.wire import Frame, Tap
 
 VID = 100
+BRIDGE = Bridge(name="lxcbr100", mtu=1500, mark=Mark("demo", "cluster"))
+VLAN = Vlan(name="eth1.100", parent="eth1", vid=VID, mtu=1500, master="lxcbr100", mark=Mark("demo", "cluster"))
 TAG = (0x8100, VID)
 OUT = Ether(src=BOX_MAC, dst=WIRE_MAC)
 IN = Ether(src=WIRE_MAC, dst=BOX_MAC)
@@ -34,12 +39,15 @@ class Joined:
     """A box on the bridge of VLAN 100, with taps on its link and on the wire."""
 
     site: Site
+    door: NetlinkDoor
+    box_name: str
     box: Tap
     wire: Tap
 
     def crosses(self, sender: Tap, receiver: Tap, frame: Packet) -> list[Frame]:
         """What *receiver* gets before a good frame that is sent after *frame* and ends the wait."""
         good = bytes((OUT if sender is self.box else IN / Dot1Q(vlan=VID)) / payload(b"the end"))
+        receiver.drain()
         sender.send(bytes(frame))
         sender.send(good)
         found: list[Frame] = []
@@ -48,7 +56,7 @@ class Joined:
             found.extend(receiver.drain())
             return any(b"the end" in each.data for each in found)
 
-        poll_until(look, deadline=5, describe=lambda: found)
+        poll_until(look, deadline=10, describe=lambda: found)
         found.extend(receiver.drain())
         return [each for each in found if b"the end" not in each.data]
 
@@ -57,15 +65,33 @@ def payload(text: bytes) -> Packet:
     return IP(src="10.9.0.1", dst="10.9.0.2") / UDP(sport=1, dport=9) / Raw(COOKIE + text)
 
 
+@pytest.fixture(scope="module", params=REALISATIONS)
+def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
+    """One for all tests that only send and look."""
+    site = Site()
+    try:
+        with NetlinkDoor(netns=site.host, vlan=request.param) as door, join(site, door) as made:
+            yield made
+    finally:
+        site.close()
+
+
 @pytest.fixture
-def joined(site: Site, door: NetlinkDoor, bridge: Bridge, vlan: Vlan) -> Iterator[Joined]:
-    door.create(bridge)
-    door.create(vlan)
-    box = site.add_box("box", bridge.name)
+def alone(site: Site, door: NetlinkDoor) -> Iterator[Joined]:
+    """One for a test that changes what is there."""
+    with join(site, door) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def join(site: Site, door: NetlinkDoor) -> Iterator[Joined]:
+    door.create(BRIDGE)
+    door.create(VLAN)
+    box = site.add_box("box", BRIDGE.name)
     with Tap(box, "eth0") as inner, Tap(site.wire, "eth1") as outer:
-        poll_until(lambda: _passes(inner, outer), deadline=5)
+        poll_until(lambda: _passes(inner, outer), deadline=10)
         inner.drain()
-        yield Joined(site, inner, outer)
+        yield Joined(site, door, box, inner, outer)
 
 
 def _passes(inner: Tap, outer: Tap) -> bool:
@@ -145,13 +171,32 @@ def test_other_frames_reach_no_box_and_are_not_sent_back(joined: Joined, name: s
 
 
 @pytest.mark.parametrize("inner", [VID, VID + 1, 0, 4095])
-def test_a_second_tag_is_never_taken_for_the_first(joined: Joined, realisation: str, inner: int) -> None:
+def test_a_second_tag_is_never_taken_for_the_first(joined: Joined, inner: int) -> None:
     """[100][N]: the kernel hands the inner tag on as it is, ours drops the frame; untagged it arrives by neither."""
     for second in (Dot1Q(vlan=inner), Dot1AD(vlan=inner)):
         arrived = joined.crosses(joined.wire, joined.box, IN / Dot1Q(vlan=VID) / second / payload(b"double"))
         for seen in arrived:
             assert [tag & 0xFFF for _, tag in seen.tags] == [inner]
-        assert realisation == "kernel" or not arrived
+        assert joined.door.datapath().vlan == "kernel" or not arrived
+
+
+DISGUISED = {
+    "0x9100": Raw(struct.pack("!HHH", 0x9100, 200, 0x0800)) / payload(b"disguised"),
+    "snap with a tag's type": Raw(struct.pack("!H", 60) + b"\xaa\xaa\x03\0\0\0\x81\0\0\xc8\x08\0" + COOKIE),
+    "mpls": Raw(struct.pack("!H", 0x8847)) / payload(b"disguised"),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISED)
+def test_tags_in_disguise_stay_inside_ours(joined: Joined, name: str) -> None:
+    """Ours carries IPv4, IPv6 and ARP only; the kernel's takes our tag off and hands on the rest as it is."""
+    addresses = bytes(IN)[:12]
+    frame = addresses + struct.pack("!HH", 0x8100, VID) + bytes(DISGUISED[name])
+    arrived = joined.crosses(joined.wire, joined.box, Raw(frame))
+    if joined.door.datapath().vlan == "bpf":
+        assert arrived == []
+    for seen in arrived:
+        assert seen.data == addresses + bytes(DISGUISED[name])
 
 
 ATTEMPTS = {
@@ -169,20 +214,20 @@ ATTEMPTS = {
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_a_box_cannot_choose_the_tag_on_the_wire(joined: Joined, realisation: str, name: str) -> None:
+def test_a_box_cannot_choose_the_tag_on_the_wire(joined: Joined, name: str) -> None:
     """Whatever leaves has VID 100 outermost: a box's own tag is inside (the kernel), or ends the frame (ours)."""
     left = joined.crosses(joined.box, joined.wire, ATTEMPTS[name])
     for seen in left:
         assert seen.tags[:1] == (TAG,)
-    assert realisation == "kernel" or not left
+    assert joined.door.datapath().vlan == "kernel" or not left
 
 
-def test_frames_longer_than_the_mtu_do_not_leave(joined: Joined) -> None:
-    box = joined.box
-    run("ip link set eth0 mtu 2000", netns=f"{joined.site.host.removesuffix('host')}box")
-    run("ip link set p-box mtu 2000", netns=joined.site.host)
+def test_frames_longer_than_the_mtu_do_not_leave(alone: Joined) -> None:
+    box = alone.box
+    run("ip link set eth0 mtu 2000", netns=alone.box_name)
+    run("ip link set p-box mtu 2000", netns=alone.site.host)
     # ARP: with br_netfilter a bridge fragments long IPv4, as a router would. Four bytes of grace are the kernel's.
-    assert joined.crosses(box, joined.wire, OUT / ARP() / Raw(b"x" * 1480)) == []
+    assert alone.crosses(box, alone.wire, OUT / ARP() / Raw(b"x" * 1480)) == []
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,11 +245,11 @@ def test_untagged_frames_and_other_vids_belong_to_the_host(joined: Joined) -> No
 
 
 @pytest.mark.kinds("vlan")
-def test_the_hosts_own_subinterface_beside_ours_works(joined: Joined) -> None:
-    for netns, address in ((joined.site.host, "10.200.0.1"), (joined.site.wire, "10.200.0.2")):
+def test_the_hosts_own_subinterface_beside_ours_works(alone: Joined) -> None:
+    for netns, address in ((alone.site.host, "10.200.0.1"), (alone.site.wire, "10.200.0.2")):
         run("ip link add link eth1 name eth1.200 type vlan id 200 && ip link set eth1.200 up", netns=netns)
         run(f"ip address add {address}/24 dev eth1.200", netns=netns)
-    assert " 0% packet loss" in run("ping -c 2 -i 0.2 -W 2 10.200.0.1", netns=joined.site.wire)
+    assert " 0% packet loss" in run("ping -c 2 -i 0.2 -W 2 10.200.0.1", netns=alone.site.wire)
 
 
 def test_nobody_of_the_hosts_speaks_in_the_segment(joined: Joined) -> None:
@@ -226,30 +271,29 @@ def test_the_host_does_not_answer_in_the_segment(joined: Joined, asked: str) -> 
     assert joined.box.collect(lambda frame: True, timeout=QUIET_SECONDS) == []
 
 
-def test_two_vlans_with_the_same_addresses_do_not_meet(
-    joined: Joined, door: NetlinkDoor, bridge: Bridge, vlan: Vlan
-) -> None:
+def test_two_vlans_with_the_same_addresses_do_not_meet(alone: Joined) -> None:
+    door, bridge, vlan = alone.door, BRIDGE, VLAN
     door.create(replace(bridge, name="lxcbr101"))
     door.create(replace(vlan, name="eth1.101", vid=101, master="lxcbr101"))
-    box = joined.site.add_box("twin", "lxcbr101")
+    box = alone.site.add_box("twin", "lxcbr101")
     with Tap(box, "eth0") as twin:
-        poll_until(lambda: _passes(twin, joined.wire), deadline=5)
-        joined.wire.drain()
-        (seen,) = joined.crosses(joined.box, joined.wire, OUT / payload(b"mine"))
+        poll_until(lambda: _passes(twin, alone.wire), deadline=10)
+        alone.wire.drain()
+        (seen,) = alone.crosses(alone.box, alone.wire, OUT / payload(b"mine"))
         assert seen.tags == (TAG,)
-        joined.crosses(joined.wire, joined.box, IN / Dot1Q(vlan=VID) / payload(b"for one"))
-        joined.wire.send(bytes(IN / Dot1Q(vlan=101) / payload(b"for the other")))
+        alone.crosses(alone.wire, alone.box, IN / Dot1Q(vlan=VID) / payload(b"for one"))
+        alone.wire.send(bytes(IN / Dot1Q(vlan=101) / payload(b"for the other")))
         texts = [each.data[-13:] for each in twin.collect(lambda frame: COOKIE in frame.data, timeout=1)]
         assert texts == [b"for the other"]
         door.delete(replace(vlan, name="eth1.101", vid=101, master="lxcbr101"))
-        assert joined.crosses(joined.box, joined.wire, OUT / payload(b"still"))[0].tags == (TAG,)
-        joined.wire.send(bytes(IN / Dot1Q(vlan=101) / payload(b"too late")))
+        assert alone.crosses(alone.box, alone.wire, OUT / payload(b"still"))[0].tags == (TAG,)
+        alone.wire.send(bytes(IN / Dot1Q(vlan=101) / payload(b"too late")))
         assert twin.collect(lambda frame: COOKIE in frame.data, timeout=QUIET_SECONDS) == []
 
 
-def test_a_trunk_that_goes_down_and_up_again_carries_on(joined: Joined) -> None:
-    run("ip link set eth1 down", netns=joined.site.host)
-    joined.box.send(bytes(OUT / payload(b"lost")))
-    assert joined.wire.collect(lambda frame: b"lost" in frame.data, timeout=QUIET_SECONDS) == []
-    run("ip link set eth1 up", netns=joined.site.host)
-    poll_until(lambda: _passes(joined.box, joined.wire), deadline=5)
+def test_a_trunk_that_goes_down_and_up_again_carries_on(alone: Joined) -> None:
+    run("ip link set eth1 down", netns=alone.site.host)
+    alone.box.send(bytes(OUT / payload(b"lost")))
+    assert alone.wire.collect(lambda frame: b"lost" in frame.data, timeout=QUIET_SECONDS) == []
+    run("ip link set eth1 up", netns=alone.site.host)
+    poll_until(lambda: _passes(alone.box, alone.wire), deadline=10)

@@ -46,16 +46,15 @@ class Namespaces:
     def add(self, name: str, *, ipv6: bool = False) -> str:
         """A namespace with `lo` up; silent about IPv6 unless *ipv6*, so that frames can be counted."""
         full = f"{self._prefix}-{name}"
-        run(f"ip netns add {full}")
         self._made.append(full)
-        if not ipv6:
-            run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1", netns=full)
-        run("ip link set lo up", netns=full)
+        silence = "for d in all default; do echo 1 > /proc/sys/net/ipv6/conf/$d/disable_ipv6; done"
+        quiet = "" if ipv6 else f" && nsenter --net=/run/netns/{full} sh -c '{silence}'"
+        run(f"ip netns add {full} && ip -n {full} link set lo up{quiet}")
         return full
 
     def close(self) -> None:
-        for name in self._made:
-            run(f"ip netns del {name}", check=False)
+        if self._made:
+            run("; ".join(f"ip netns del {name}" for name in self._made), check=False)
 
 
 class Site:
@@ -66,12 +65,15 @@ class Site:
         try:
             self.host = self.namespaces.add("host", ipv6=True)
             self.wire = self.namespaces.add("wire")
-            run(f"ip link add eth1 netns {self.host} type veth peer name eth1 netns {self.wire}")
-            run(f"ip link set eth1 address {WIRE_MAC} up", netns=self.wire)
             # The trunk itself speaks no IPv6 here: what a vlan says has to be told from what it says.
-            run("sysctl -qw net.ipv6.conf.eth1.disable_ipv6=1; ip link set eth1 up", netns=self.host)
-            run(f"ip address add {HOST_ADDRESS}/24 dev eth1", netns=self.host)
-            run(f"ip address add {WIRE_ADDRESS}/24 dev eth1", netns=self.wire)
+            run(
+                f"ip link add eth1 netns {self.host} type veth peer name eth1 netns {self.wire}"
+                f" && ip -n {self.wire} -batch - <<END &&\n"
+                f"link set eth1 address {WIRE_MAC} up\naddress add {WIRE_ADDRESS}/24 dev eth1\nEND\n"
+                f"nsenter --net=/run/netns/{self.host} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth1/disable_ipv6'"
+                f" && ip -n {self.host} -batch - <<END\n"
+                f"link set eth1 up\naddress add {HOST_ADDRESS}/24 dev eth1\nEND\n"
+            )
         except BaseException:
             self.close()
             raise
@@ -79,12 +81,13 @@ class Site:
     def add_box(self, name: str, bridge: str, *, mac: str = BOX_MAC, address: str = "") -> str:
         """A namespace that stands for a container: its eth0 is joined to *bridge* of the host by the port `p-NAME`."""
         box = self.namespaces.add(name)
-        run(f"ip link add p-{name} netns {self.host} type veth peer name eth0 netns {box}")
-        run(f"ip link set eth0 address {mac} up", netns=box)
-        if address:
-            run(f"ip address add {address} dev eth0", netns=box)
-        run(f"sysctl -qw net.ipv6.conf.p-{name}.disable_ipv6=1", netns=self.host)
-        run(f"ip link set p-{name} master {bridge} up", netns=self.host)
+        port, given = f"p-{name}", f"address add {address} dev eth0\n" if address else ""
+        run(
+            f"ip link add {port} netns {self.host} type veth peer name eth0 netns {box}"
+            f" && ip -n {box} -batch - <<END &&\nlink set eth0 address {mac} up\n{given}END\n"
+            f"nsenter --net=/run/netns/{self.host} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/{port}/disable_ipv6'"
+            f" && ip -n {self.host} link set {port} master {bridge} up"
+        )
         return box
 
     def close(self) -> None:

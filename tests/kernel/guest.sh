@@ -1,0 +1,19 @@
+#!/bin/sh
+# Runs inside the guest as root: `guest.sh REPOSITORY PYTHON FILES-OF-TESTS...`, each argument of files being one run of
+# pytest (its files separated by commas). The guest's root is the host's, read-only over 9p without a cache: a second,
+# cached export of it (tag `cached`) makes starting a program several times as fast.
+set -u
+repository=$1 python=$2
+shift 2
+root=$(mktemp -d)
+mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro cached "$root" || exit 1
+for folder in proc sys dev run tmp; do mount --rbind "/$folder" "$root/$folder"; done
+mkdir -p /run/caas-test
+export REQUIRE_KINDS=vlan REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
+echo "=== guest: $(uname -r)"
+for files in "$@"; do
+	chroot "$root" /bin/sh -c "cd $repository && exec $python -m pytest -q -p no:cacheprovider --color=no --tb=short \
+		--durations=10 $(echo "$files" | tr , ' ')" 2>&1
+	echo "=== $files: status $?"
+done
+echo "=== end"
