@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,9 +40,13 @@ _MONITOR_PATIENCE, _MONITOR_DEADLINE = 2.0, 10.0
 
 
 def has_apparmor() -> bool:
-    """Whether the kernel has AppArmor and it is on."""
+    """Whether profiles can be loaded: AppArmor is on in the kernel, and its parser is installed.
+
+    A stock kernel has it on also where nobody installed the parser; liblxc then refuses to start with a profile.
+    """
     with contextlib.suppress(OSError):
-        return Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+        enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+        return enabled and shutil.which("apparmor_parser", path="/usr/sbin:/sbin") is not None
     return False
 
 

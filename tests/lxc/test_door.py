@@ -262,6 +262,18 @@ def test_an_init_that_does_not_listen_is_killed_in_the_end(open_door: Callable[.
     assert is_gone(pid)
 
 
+def test_an_init_that_misses_the_first_signal_gets_another(open_door: Callable[..., LxcDoor], container: Make) -> None:
+    """systemd drops what comes before it listens; a stop soon after a start would wait its whole patience."""
+    door = open_door(stop_patience=30)
+    one = container()
+    door.create(one)
+    (door.lxcpath / one.name / "delta/upper/dull").touch()
+    door.start(one)
+    began = time.monotonic()
+    door.stop(one)
+    assert 1 < time.monotonic() - began < 20
+
+
 def test_a_running_one_is_deleted_at_once(open_door: Callable[..., LxcDoor], container: Make) -> None:
     door = open_door(stop_patience=30)
     one = container()

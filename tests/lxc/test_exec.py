@@ -120,9 +120,11 @@ async def test_timeout_kills_all_of_it(exec_door: ExecDoor, door: LxcDoor, name:
 async def test_cancelling_kills(exec_door: ExecDoor, door: LxcDoor, name: str) -> None:
     task = asyncio.create_task(exec_door.run(name, ["sleep", "4712"]))
     await wait_for(lambda: bool(sleepers(door, "4712")), "it never ran")
+    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert time.monotonic() - began < 4, "it was left to end by itself"
     await wait_for(lambda: not sleepers(door, "4712"), "it lives on")
 
 
