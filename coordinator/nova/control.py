@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.nova import database, messaging
+from coordinator.nova import database, keystone, messaging
 from coordinator.nova.api import make_api_step
 from coordinator.nova.client import make_openrc_file
 from coordinator.nova.goals import File, Goal, Unit
@@ -42,8 +42,9 @@ def make_nova_config(world: World, hostname: str, *, path: str, compute_driver: 
 
 
 def make_control_steps(world: World) -> tuple[ServiceStep, ...]:
-    """nova-api, nova-conductor and nova-scheduler, at the same time."""
+    """nova-api, then the two that log in at keystone when they start, and end where they are refused."""
     needs = frozenset({database.step_id(world), messaging.step_id(world)})
+    with_account = needs | {keystone.catalog_id(world)}
     return (
         make_api_step(
             world,
@@ -52,8 +53,8 @@ def make_control_steps(world: World) -> tuple[ServiceStep, ...]:
             needs=needs,
             extra=(make_openrc_file(world.site, world.secrets),),
         ),
-        _make_daemon(world, Role.NOVA_CONDUCTOR, needs),
-        _make_daemon(world, Role.NOVA_SCHEDULER, needs),
+        _make_daemon(world, Role.NOVA_CONDUCTOR, with_account),
+        _make_daemon(world, Role.NOVA_SCHEDULER, with_account),
     )
 
 

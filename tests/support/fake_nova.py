@@ -95,7 +95,7 @@ class FakeContainer:
 
     def _look_at(self, path: str) -> list[str] | None:
         entry = self.files.get(path)
-        return entry and [_digest(entry["content"]), entry["mode"], entry["owner"], entry["group"]]
+        return [_digest(entry["content"]), entry["mode"], entry["owner"], entry["group"]] if entry else None
 
     def _apply(self, job: dict[str, Any]) -> None:
         for entry in job["files"]:

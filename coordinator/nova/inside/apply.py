@@ -18,6 +18,8 @@ from typing import Any
 STARTED = "/run/caas/started/"
 PAUSE = 0.05
 LOG_LINES = 12
+#: How long systemd's own restarts are waited for after a start that failed.
+RESTART_SECONDS = 40.0
 
 
 def write_file(entry: dict[str, Any]) -> None:
@@ -88,7 +90,11 @@ def start_unit(unit: dict[str, Any]) -> None:
     verb = "start" if _active(name) == "inactive" else "restart"
     argv = ["systemctl", verb, f"{name}.service"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or _active(name) not in ("active", "activating", "reloading"):
+    # Where the first try failed, systemd makes another: on a loaded machine a service may lose its patience once.
+    patience = time.monotonic() + RESTART_SECONDS
+    while done.returncode != 0 and _active(name) == "activating" and time.monotonic() < patience:
+        time.sleep(4 * PAUSE)
+    if _active(name) != "active":
         give_up(name, f"{name} did not start")
 
 

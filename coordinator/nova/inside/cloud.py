@@ -220,9 +220,10 @@ def _delete_server(cloud: Cloud, server: str, deadline: float) -> None:
     try:
         cloud.call("compute", "DELETE", f"/servers/{server}")
         while True:
-            state = cloud.call("compute", "GET", f"/servers/{server}")["server"]["status"]
-            if state == "ERROR" or time.monotonic() > deadline:
-                raise RefusedError(f"test server {server} cannot be deleted: it is {state}", 0)
+            seen = cloud.call("compute", "GET", f"/servers/{server}")["server"]
+            given_up = seen["status"] == "ERROR" and seen["OS-EXT-STS:task_state"] != "deleting"
+            if given_up or time.monotonic() > deadline:
+                raise RefusedError(f"test server {server} cannot be deleted: it is {seen['status']}", 0)
             time.sleep(PAUSE)
     except RefusedError as exc:
         if exc.status != 404:
