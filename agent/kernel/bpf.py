@@ -268,7 +268,11 @@ def adopt_maps(program_id: int, *, tally: Tally | None = None) -> dict[str, BpfM
     ids = map_ids(program_id)
     with kernel_errors(f"maps of BPF program {program_id}"):
         maps = _open_maps(ids, tally)
-    return {found.name: found for found in maps if not found.name.startswith(".")}
+    # libbpf calls the maps behind global variables OBJECT.bss and the like; no C name has a dot.
+    for each in maps:
+        if "." in each.name:
+            each.close()
+    return {each.name: each for each in maps if "." not in each.name}
 
 
 def check_layout(maps: Mapping[str, BpfMap], wanted: Iterable[tuple[str, int, int]]) -> bool:

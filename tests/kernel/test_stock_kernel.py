@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(DEADLINE_SECONDS + 300)]
 
 
 @pytest.fixture(scope="module")
-def said() -> Iterator[str]:
+def said() -> str:
     """All that the guest said, once."""
     try:
         image = prepare()
@@ -43,14 +42,14 @@ def said() -> Iterator[str]:
         pytest.fail(f"no stock kernel: {exc}", pytrace=False)
     folder = Path(sys.executable).parent
     path = f"{folder}:{os.environ['PATH']}"
-    for command, mend in (("vng", "make venv"), ("qemu-system-x86_64", "apt-get install qemu-system-x86")):
-        if shutil.which(command, path=path) is None:
-            pytest.fail(f"{command} is not there: {mend}", pytrace=False)
+    for tool, mend in (("vng", "make venv"), ("qemu-system-x86_64", "apt-get install qemu-system-x86")):
+        if shutil.which(tool, path=path) is None:
+            pytest.fail(f"{tool} is not there: {mend}", pytrace=False)
     guest = ["sh", str(ROOT / "tests/kernel/guest.sh"), str(ROOT), sys.executable, ",".join(CONTRACT)]
     command = ["vng", "--verbose", "--run", str(image), "--disable-kvm", "--cpus", "2", "--memory", "2G"]
     command += ["--append", "quiet", "--append", "loglevel=1", f"--qemu-opts={_CACHED_EXPORT}", "--"]
     LOG.parent.mkdir(exist_ok=True)
-    yield _run_guest([*command, *guest, ",".join(CONTAINER)], os.environ | {"PATH": path})
+    return _run_guest([*command, *guest, ",".join(CONTAINER)], os.environ | {"PATH": path})
 
 
 def _run_guest(command: list[str], environment: dict[str, str]) -> str:

@@ -74,6 +74,9 @@ def test_a_bridge_is_silent_and_keeps_its_mtu_and_mac(site: Site, door: NetlinkD
     data = before["linkinfo"]["info_data"]
     assert (data["stp_state"], data["mcast_snooping"]) == (0, 0)
     assert oracle.addresses(site.host, "lxcbr0") == []
+    # Each alone keeps the host's stack out, too: frames do not show which of the two it was.
+    for key in ("ipv6.conf.lxcbr0.disable_ipv6", "ipv4.conf.lxcbr0.arp_ignore", "ipv4.conf.lxcbr0.rp_filter"):
+        assert run(f"sysctl -n net.{key}", netns=site.host) == "1\n", key
     site.add_box("box", "lxcbr0")
     run("ip link set p-box mtu 1300", netns=site.host)
     after = oracle.links(site.host)["lxcbr0"]
@@ -229,7 +232,7 @@ def test_only_a_port_of_the_containers_bridge_is_marked(
 
 
 def test_looking_at_hundreds_of_links_is_fast(site: Site, door: NetlinkDoor) -> None:
-    """150 vlans are 450 links. The goal is 30 ms; three times that where the machine is busy with others."""
+    """150 vlans are 450 links. The goal is 30 ms, counted in processor time: others may keep the machine busy."""
     made: list[Bridge | Vlan] = []
     for vid in range(1, 151):
         made.append(Bridge(name=f"lxcbr{vid}", mtu=1500, mark=MARK))
@@ -238,11 +241,11 @@ def test_looking_at_hundreds_of_links_is_fast(site: Site, door: NetlinkDoor) -> 
         door.create(each)
     seconds = []
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.process_time()
         seen = door.observe()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert set(seen.state.links) == set(made)
-    assert min(seconds) < 0.09, f"observe took {min(seconds) * 1000:.1f} ms at best"
+    assert min(seconds) < 0.03, f"observe took {min(seconds) * 1000:.1f} ms at best"
 
 
 def test_several_threads_may_call_at_once(site: Site, door: NetlinkDoor) -> None:

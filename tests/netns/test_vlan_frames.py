@@ -269,6 +269,7 @@ def test_the_host_does_not_answer_in_the_segment(joined: Joined, asked: str) -> 
     ping = Ether(src=BOX_MAC, dst=bridge_mac[1]) / IP(src="192.168.2.77", dst=asked) / ICMP()
     joined.box.send(bytes(ping))
     assert joined.box.collect(lambda frame: True, timeout=QUIET_SECONDS) == []
+    assert [each for each in joined.wire.drain() if not each.tags] == [], "the host took it for its own"
 
 
 def test_two_vlans_with_the_same_addresses_do_not_meet(alone: Joined) -> None:

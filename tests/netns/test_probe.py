@@ -1,0 +1,75 @@
+"""What the machine can do is found by trying, and what it cannot is named with its mend."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.kernel import probe, vlan_bpf
+from agent.kernel.door import NetlinkDoor
+from proto.errors import CaasError, Code
+from proto.model import Vlan
+from tests.conftest import kernel_words
+from tests.netns.conftest import MARK
+from tests.support import oracle
+from tests.support.netns import Site
+
+ASK = """
+import json
+from agent.kernel import probe
+print(json.dumps([probe.choose_vlan("auto"), [[each.what, each.mend] for each in probe.find_lacks("auto")]]))
+"""
+
+
+def test_the_choice_is_what_iproute2_finds() -> None:
+    works = not kernel_words("vlan")
+    assert probe.choose_vlan("auto") == ("kernel" if works else "bpf")
+    assert probe.choose_vlan("kernel") == ("kernel" if works else "")
+    assert probe.choose_vlan("bpf") == "bpf"
+    assert probe.find_lacks("bpf") == []
+
+
+def test_probing_leaves_no_trace(site: Site) -> None:
+    before = (oracle.snapshot(site.host), len(list(Path("/proc/self/fd").iterdir())), threads())
+    with NetlinkDoor(netns=site.host) as door:
+        door.datapath(), door.lacks()
+        assert door.writes == 0
+    assert (oracle.snapshot(site.host), len(list(Path("/proc/self/fd").iterdir())), threads()) == before
+
+
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_objects_that_were_not_compiled_are_named(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    monkeypatch.setattr(vlan_bpf, "OBJECT", Path("/nowhere/vlan.bpf.o"))
+    (lack,) = probe.find_lacks("bpf")
+    assert "not compiled" in lack.what
+    assert lack.mend == "make bpf"
+    wanted = Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1500, master="", mark=MARK)
+    with NetlinkDoor(netns=site.host, vlan="bpf") as door:
+        assert door.datapath().vlan == ""
+        with pytest.raises(CaasError, match=r"create vlan eth1\.100: .*not compiled") as caught:
+            door.create(wanted)
+    assert (caught.value.code, caught.value.hint) == (Code.UNSUPPORTED, "make bpf")
+
+
+def test_a_kernel_without_subinterfaces_is_told_apart() -> None:
+    if not kernel_words("vlan"):
+        assert probe.find_lacks("kernel") == []
+        return
+    (lack,) = probe.find_lacks("kernel")
+    assert "Unknown device type" in lack.what
+    assert lack.mend == "modprobe 8021q"
+
+
+def test_missing_privilege_is_one_lack_with_one_mend() -> None:
+    command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", ASK]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    choice, lacks = json.loads(done.stdout)
+    assert choice == ""
+    assert lacks == [["the agent lacks CAP_NET_ADMIN", "run caas-agent as root"]]
