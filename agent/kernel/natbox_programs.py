@@ -43,7 +43,7 @@ class NatboxPrograms:
         self.close()
         for each in self._ours().values():
             found = adopt_maps(each.program_id, tally=self._tally)
-            if check_layout(found, MAPS):
+            if "nb_traffic" in found and check_layout(found, MAPS):
                 self.maps = found
                 return
             for each_map in found.values():
