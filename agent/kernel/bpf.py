@@ -45,6 +45,8 @@ class BpfMap:
         self.type: int = info.type
         self.key_size: int = info.key_size
         self.max_entries: int = info.max_entries
+        #: Kind of map, size of a key, size of one value (that of one CPU).
+        self.shape: tuple[int, int, int] = (info.type, info.key_size, info.value_size)
         self.cpus = check_result(libbpf().libbpf_num_possible_cpus()) if info.type in _PER_CPU_TYPES else 0
         self.value_size: int = self.cpus * (-(-info.value_size // 8) * 8) if self.cpus else info.value_size
 
@@ -232,6 +234,9 @@ class BpfObject:
             for name, size in sizes.items():
                 check_result(libbpf().bpf_map__set_max_entries(handles[name], size))
             for name, old in reuse.items():
+                # libbpf would take any map, and give its shape to the program.
+                if old.shape != _declared_shape(handles[name]):
+                    raise CaasError(Code.CONFLICT, f"{self.path.name}: map {name} has another shape than the old one")
                 check_result(libbpf().bpf_map__reuse_fd(handles[name], old.fd))
 
     def _load_programs(self) -> Iterator[tuple[str, BpfProgram]]:
@@ -294,6 +299,11 @@ def _open_maps(ids: Iterable[int], tally: Tally | None) -> list[BpfMap]:
             each.close()
         raise
     return opened
+
+
+def _declared_shape(handle: int) -> tuple[int, int, int]:
+    library = libbpf()
+    return library.bpf_map__type(handle), library.bpf_map__key_size(handle), library.bpf_map__value_size(handle)
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:

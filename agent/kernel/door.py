@@ -14,6 +14,7 @@ from typing import Literal
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
 from agent.kernel import layer3, links, masquerade, placement, probe
+from agent.kernel.bridge_filter import find_bridge_lacks
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
@@ -193,7 +194,8 @@ class NetlinkDoor:
             return self._datapath
 
     def lacks(self) -> Sequence[Lack]:
-        return probe.find_lacks(self._forced)
+        found = probe.find_lacks(self._forced)
+        return found or find_bridge_lacks(self._nft, netns=self._connection.netns)
 
     def live_routes(self) -> Sequence[IPv4Network]:
         with self._lock, kernel_errors("list the routes"):

@@ -42,6 +42,10 @@ class Nft:
         command = {"list": {"table": {"family": family, "name": name}}}
         return self._run(json.dumps({"nftables": [command]}), f"list nft table {family} {name}")
 
+    def list_chains(self) -> list[dict[str, Any]]:
+        """Every chain of every table, with hook and policy where it has them."""
+        return self._run(json.dumps({"nftables": [{"list": {"chains": None}}]}), "list nft chains")
+
     def _run(self, text: str, what: str) -> list[dict[str, Any]]:
         with self._lock:
             status, output, error = run_inside(self._netns, lambda: _run_command(text))

@@ -16,7 +16,7 @@ from proto.model import Vlan
 from tests.conftest import kernel_words
 from tests.netns.conftest import MARK
 from tests.support import oracle
-from tests.support.netns import Site
+from tests.support.netns import Site, run
 
 ASK = """
 import json
@@ -73,3 +73,16 @@ def test_missing_privilege_is_one_lack_with_one_mend() -> None:
     choice, lacks = json.loads(done.stdout)
     assert choice == ""
     assert lacks == [["the agent lacks CAP_NET_ADMIN", "run caas-agent as root"]]
+
+
+def test_a_forward_filter_that_would_drop_bridged_frames_is_named(site: Site) -> None:
+    switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    with NetlinkDoor(netns=site.host, vlan="bpf") as door:
+        assert door.lacks() == []
+        run("nft add table ip theirs", netns=site.host)
+        run("nft add chain ip theirs fwd '{ type filter hook forward priority 0; policy drop; }'", netns=site.host)
+        run(f"test -e {switch} && echo 1 > {switch}", netns=site.host, check=False)
+        on = run(f"cat {switch}", netns=site.host, check=False) == "1\n"
+        assert [lack.what.partition("chain ")[2].partition(",")[0] for lack in door.lacks()] == ["ip theirs fwd"] * on
+        run(f"echo 0 > {switch}", netns=site.host, check=False)
+        assert door.lacks() == []
