@@ -6,6 +6,7 @@ Make it before gRPC is imported. Its calls come from any thread; two on one cont
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from proto.errors import CaasError, Code
 from proto.model import Container
 from proto.names import make_lxc_name
 
+log = logging.getLogger(__name__)
 STOP_PATIENCE = 30.0
 _START_TIMEOUT = 60.0
 _LOOK_TIMEOUT = 20.0
@@ -142,6 +144,7 @@ class LxcDoor:
         if image_rootfs not in self._probed:
             found = self._pool.look("storage", timeout=_LOOK_TIMEOUT, image_rootfs=str(image_rootfs))
             self._probed[image_rootfs] = Storage(found)
+            log.info("root file systems in %s: %s", self.lxcpath, Storage(found).words)
         return self._probed[image_rootfs]
 
     def change(self, before: Container, after: Container) -> None:

@@ -147,12 +147,3 @@ def _cgroups(hierarchies: Sequence[Hierarchy]) -> list[Lack]:
 
 def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
-
-
-def describe_storage(storage: Storage) -> str:
-    """What people read of how root file systems are made here."""
-    return {
-        Storage.BTRFS: "btrfs snapshots of the image",
-        Storage.OVERLAY: "overlays over the image",
-        Storage.COPY: "plain copies of the image: neither overlay nor btrfs works here",
-    }[storage]

@@ -34,6 +34,15 @@ class Storage(enum.Enum):
     OVERLAY = "overlay"
     COPY = "copy"
 
+    @property
+    def words(self) -> str:
+        """What people read."""
+        return {
+            Storage.BTRFS: "btrfs snapshots of the image",
+            Storage.OVERLAY: "overlays over the image",
+            Storage.COPY: "plain copies of the image: neither overlay nor btrfs works here",
+        }[self]
+
 
 def check_rootfs(rootfs: Path, *, owner: str, hint: str) -> None:
     """Refuse *rootfs* unless it is a folder of its own with an init in it (NOT_FOUND; *owner* is named).
