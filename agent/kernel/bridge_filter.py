@@ -1,4 +1,4 @@
-"""Whether the host's own packet filter would drop what crosses a bridge: a lack, since the filter is not ours to change.
+"""Whether the host's own packet filter would drop what crosses a bridge: a lack, as the filter is not ours to change.
 
 With br_netfilter (Docker and Kubernetes load it) bridged IPv4 passes the forward hook like routed IPv4, whatever the
 bridge says: the setting is one for all bridges of a namespace.
