@@ -83,6 +83,7 @@ def test_a_forward_filter_that_would_drop_bridged_frames_is_named(site: Site) ->
         run("nft add chain ip theirs onward '{ type filter hook forward priority 0; policy drop; }'", netns=site.host)
         run(f"test -e {switch} && echo 1 > {switch}", netns=site.host, check=False)
         on = run(f"cat {switch}", netns=site.host, check=False) == "1\n"
-        assert [lack.what.partition("chain ")[2].partition(",")[0] for lack in door.lacks()] == ["ip theirs onward"] * on
+        named = [lack.what.partition("chain ")[2].partition(",")[0] for lack in door.lacks()]
+        assert named == ["ip theirs onward"] * on
         run(f"echo 0 > {switch}", netns=site.host, check=False)
         assert door.lacks() == []
