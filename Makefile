@@ -11,6 +11,14 @@ ROOT := $(filter 0,$(shell id -u))
 CODE := proto agent natbox coordinator tests
 IMAGES := nova-controller nova-compute
 
+# A checkout that belongs to somebody else: nothing is cached in it.
+ifneq ($(shell test -w . && echo yes),yes)
+export RUFF_NO_CACHE := true
+export MYPY_CACHE_DIR := /dev/null
+export PYTEST_ADDOPTS := -p no:cacheprovider
+export PYTHONDONTWRITEBYTECODE := 1
+endif
+
 # What each is for is in docs/dependencies.md; tests/unit/test_dependencies.py compares the two.
 PACKAGES := python3 python3-venv lxc python3-lxc mmdebstrap debian-archive-keyring ca-certificates \
 	nftables iproute2 kmod procps util-linux btrfs-progs \

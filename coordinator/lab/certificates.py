@@ -49,7 +49,7 @@ class Authority:
         if self._is_valid(bearer, folder):
             return False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(folder, bearer.uid, bearer.uid)
+        os.chown(folder, bearer.uid, -1)
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(bearer.uri), x509.DNSName(bearer.hostname)]
         if bearer.address is not None:
@@ -111,8 +111,8 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self._folder / KEY_FILE, _key_pem(key), uid=0, mode=0o600)
-        write_private(self._folder / CA_FILE, _pem(certificate), uid=0, mode=0o644)
+        write_private(self._folder / KEY_FILE, _key_pem(key), uid=os.geteuid(), mode=0o600)
+        write_private(self._folder / CA_FILE, _pem(certificate), uid=os.geteuid(), mode=0o644)
         return key, certificate
 
 
@@ -124,7 +124,7 @@ def write_private(path: Path, data: bytes, *, uid: int, mode: int) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-        os.chown(temporary, uid, uid)
+        os.chown(temporary, uid, -1)
         os.chmod(temporary, mode)
         temporary.replace(path)
     except OSError as exc:

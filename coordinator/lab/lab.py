@@ -244,4 +244,4 @@ def _give(folder: Path, uid: int) -> None:
     """Hand *folder* and what is in it to *uid*: the coordinator's user may have changed since the last time."""
     for path in (folder, *folder.rglob("*")):
         if path.lstat().st_uid != uid:
-            os.chown(path, uid, uid, follow_symlinks=False)
+            os.chown(path, uid, -1, follow_symlinks=False)
