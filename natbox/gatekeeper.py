@@ -37,7 +37,7 @@ class Gatekeeper:
 
     def generations(self) -> dict[str, int]:
         """The generation in force of each cluster."""
-        return {name: table.generation for name, table in self._tables.items()}
+        return {name: table.generation for name, table in list(self._tables.items())}
 
     def observe(self, cluster: str = "") -> Sequence[GatewayTable]:
         """What the kernel has, by cluster ("" is all), with the generation in force."""
@@ -101,7 +101,7 @@ class Gatekeeper:
 
     def counters(self, cluster: str = "") -> tuple[Sequence[GatewayCounters], Mapping[str, int]]:
         """Those of *cluster*'s VIDs ("" is all), and, where all are asked for, the drops that belong to no VID."""
-        gateways = [gateway for table in self._tables.values() for gateway in table.gateways]
+        gateways = [gateway for table in list(self._tables.values()) for gateway in table.gateways]
         vids = [gateway.vid for gateway in gateways if cluster in ("", gateway.cluster)]
         drops = {} if cluster else self.door.trunk_drops(gateway.vid for gateway in gateways)
         return self.door.counters(vids), drops

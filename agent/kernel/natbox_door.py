@@ -38,11 +38,21 @@ class NatboxDoor:
         self._tally = Tally()
         self._lock = threading.RLock()
         self._route = Netlink(netns=netns, tally=self._tally)
-        self._connections = Connections(Netlink(netns=netns, family=NETLINK_NETFILTER, tally=self._tally))
+        self._netfilter = Netlink(netns=netns, family=NETLINK_NETFILTER, tally=self._tally)
+        self._connections = Connections(self._netfilter)
         chains = make_chains(trunk=trunk, uplink=uplink, listen=listen)
         self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
         self._programs: NatboxPrograms | None = None
         self._trunk_index = 0
+
+    def close(self) -> None:
+        """Let go of sockets and maps. What is attached stays."""
+        with self._lock:
+            if self._programs is not None:
+                self._programs.close()
+                self._programs = None
+            self._route.close()
+            self._netfilter.close()
 
     @property
     def writes(self) -> int:

@@ -90,6 +90,7 @@ def _make_box() -> Iterator[Box]:
             Tap(around.management, "eth0") as management,
         ):
             yield Box(around, door, trunk, world, management)
+        door.close()
     finally:
         around.close()
 
@@ -163,7 +164,7 @@ def test_two_vlans_with_one_address_and_port_at_once(box: Box, make: Callable[[]
 
 def test_fragments_of_two_vlans_with_one_address_and_id_are_not_mixed(box: Box) -> None:
     parts = {
-        station: fragment(
+        station: fragment(  # type: ignore[no-untyped-call]
             IP(src=station.address, dst=OUTSIDE, id=99) / UDP(sport=5000, dport=53) / (fill * 2000), fragsize=1400
         )
         for station, fill in ((A, b"a"), (B, b"b"))
@@ -334,6 +335,18 @@ def test_the_gateway_answers_arp_and_echo_in_each_vlan(box: Box) -> None:
         check_sums(packet)
 
 
+@pytest.mark.parametrize("to", ["ff:ff:ff:ff:ff:ff", "ours"])
+@pytest.mark.parametrize("sender", [A.address, "0.0.0.0"])
+def test_arp_is_answered_whether_asked_of_all_or_of_us_and_to_probes(shared_box: Box, sender: str, to: str) -> None:
+    box = shared_box
+    box.drain()
+    ask = ARP(op=1, hwsrc=A.mac, psrc=sender, pdst="192.168.10.1")
+    box.trunk.send(bytes(Ether(src=A.mac, dst=box.mac if to == "ours" else to) / Dot1Q(vlan=100) / ask))
+    (frame,) = box.trunk.collect(lambda each: True)
+    reply = ARP(frame.payload)
+    assert (frame.tags, reply.op, reply.hwsrc, reply.pdst) == (((0x8100, 100),), 2, box.mac, sender)
+
+
 @pytest.mark.parametrize(
     ("arp", "reason"),
     [
@@ -435,3 +448,40 @@ def test_counters_count_what_passed(box: Box) -> None:
     assert (counters[0].out_packets, counters[0].out_bytes) == (3, 3 * 36)
     assert (counters[0].in_packets, counters[0].in_bytes) == (1, 35)
     assert (counters[1].out_packets, counters[1].in_packets, counters[1].drops) == (0, 0, ())
+
+
+def test_strict_reverse_path_filtering_lets_vlans_through(box: Box) -> None:
+    for link in ("all", "eth1", "eth2"):
+        run("sysctl", "-qw", f"net.ipv4.conf.{link}.rp_filter=1", netns=box.around.natbox)
+    box.send(A, UDP(sport=1234, dport=53) / b"question")
+    (frame,) = box.world.collect(is_ipv4)
+    box.trunk.drain()
+    box.answer(frame, UDP(sport=53, dport=ip_of(frame).sport) / b"answer")
+    assert len(box.trunk.collect(is_ipv4)) == 1
+
+
+@pytest.mark.parametrize("address", [MANAGEMENT, UPLINK])
+def test_a_container_may_have_an_address_that_natbox_has(box: Box, address: str) -> None:
+    subnet = address.rpartition(".")[0]
+    station = Station(vid=400, mac="02:00:00:00:00:d1", address=address, gateway=f"{subnet}.2/24")
+    box.door.create(make_gateway(station))
+    peer = "198.51.100.7"
+    box.send(station, UDP(sport=1234, dport=53) / b"question", to=peer)
+    (frame,) = box.world.collect(is_ipv4)
+    box.trunk.drain()
+    box.answer(frame, UDP(sport=53, dport=ip_of(frame).sport) / b"answer", source=peer)
+    (heard,) = box.trunk.collect(is_ipv4)
+    assert (heard.tags, heard.destination, ip_of(heard).dst) == (((0x8100, 400),), station.mac, address)
+
+
+def test_a_subnet_as_large_as_it_may_be_keeps_its_hosts_apart(box: Box) -> None:
+    one = Station(vid=400, mac="02:00:00:00:00:d1", address="10.9.1.2", gateway="10.9.0.1/16")
+    other = Station(vid=400, mac="02:00:00:00:00:d2", address="10.9.255.2", gateway="10.9.0.1/16")
+    box.door.create(make_gateway(one, other))
+    for station in (one, other):
+        box.send(station, UDP(sport=1234, dport=53) / b"question")
+        (frame,) = box.world.collect(is_ipv4)
+        box.trunk.drain()
+        box.answer(frame, UDP(sport=53, dport=ip_of(frame).sport) / b"answer")
+        (heard,) = box.trunk.collect(is_ipv4)
+        assert (heard.destination, ip_of(heard).dst) == (station.mac, station.address)

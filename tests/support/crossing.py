@@ -6,11 +6,9 @@ tenant(s), raw tap --- switch (bridge) --- eth1 [natbox] eth2 --- outside 203.0.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -88,19 +86,6 @@ class Crossing:
     def close(self) -> None:
         for netns in self._made:
             run("ip", "netns", "del", netns, check=False)
-
-
-@contextlib.contextmanager
-def started(argv: Sequence[str], *, netns: str) -> Iterator[subprocess.Popen[str]]:
-    """A process inside *netns* for as long as the body runs."""
-    process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{netns}", *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def mac_of(netns: str, link: str) -> str:
