@@ -134,7 +134,11 @@ def test_a_removed_vlan_loses_its_connections_and_nobody_else_does(around: Cross
     door.lay_path()
     for _, station in (first, second):
         door.create(make_gateway(station))
-    with echo(around.outside, 7), Sender(first[0], (OUTSIDE, 7)) as gone, Sender(second[0], (OUTSIDE, 7)) as stays:
+    with (
+        echo(around.outside, 7) as peers,
+        Sender(first[0], (OUTSIDE, 7)) as gone,
+        Sender(second[0], (OUTSIDE, 7)) as stays,
+    ):
         time.sleep(0.3)
         assert (door.connections(100), door.connections(200)) == (1, 1)
         door.delete(make_gateway(first[1]))
@@ -144,6 +148,7 @@ def test_a_removed_vlan_loses_its_connections_and_nobody_else_does(around: Cross
         assert len(gone.heard) <= heard + 1, "what was on its way may still arrive"
         assert gone.sent > heard + 50
         assert stays.finish() == 0
+        assert len(peers) == 2, "a connection that began again would have another port"
     assert set(door.observe_all()) == {200}
 
 

@@ -15,8 +15,9 @@ from tests.support.wire import inside
 
 
 @contextmanager
-def echo(netns: str, port: int) -> Iterator[None]:
-    """A UDP server in *netns* that sends everything back."""
+def echo(netns: str, port: int) -> Iterator[set[tuple[str, int]]]:
+    """A UDP server in *netns* that sends everything back; who has asked it."""
+    peers: set[tuple[str, int]] = set()
 
     def open_socket() -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -32,6 +33,7 @@ def echo(netns: str, port: int) -> Iterator[None]:
         while not ended.is_set():
             try:
                 data, peer = server.recvfrom(2048)
+                peers.add(peer)
                 server.sendto(data, peer)
             except TimeoutError:
                 continue
@@ -39,7 +41,7 @@ def echo(netns: str, port: int) -> Iterator[None]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield
+        yield peers
     finally:
         ended.set()
         thread.join()
