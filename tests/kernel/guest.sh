@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs inside the guest as root: `guest.sh REPOSITORY PYTHON FILES-OF-TESTS...`, each argument of files being one run of
-# pytest (its files separated by commas). The guest's root is the host's, read-only over 9p without a cache: a second,
+# Runs inside the guest as root: `guest.sh REPOSITORY PYTHON ARGUMENTS...`, each of ARGUMENTS being those of one run of
+# pytest, separated by commas. The guest's root is the host's, read-only over 9p without a cache: a second,
 # cached export of it (tag `cached`) makes starting a program several times as fast.
 set -u
 repository=$1 python=$2
@@ -11,9 +11,9 @@ for folder in proc sys dev run tmp; do mount --rbind "/$folder" "$root/$folder";
 mkdir -p /run/caas-test
 export REQUIRE_KINDS=vlan REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
 echo "=== guest: $(uname -r)"
-for files in "$@"; do
+for arguments in "$@"; do
 	chroot "$root" /bin/sh -c "cd $repository && exec $python -m pytest -q -p no:cacheprovider --color=no --tb=short \
-		--durations=10 $(echo "$files" | tr , ' ')" 2>&1
-	echo "=== $files: status $?"
+		--durations=10 $(echo "$arguments" | tr , ' ')" 2>&1
+	echo "=== $arguments: status $?"
 done
 echo "=== end"

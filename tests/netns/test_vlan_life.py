@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import pytest
@@ -106,38 +106,56 @@ def test_creating_twice_is_a_conflict_and_changes_nothing(
     assert oracle.snapshot(site.host) == before
 
 
-REFUSALS: dict[str, tuple[str, Callable[[Vlan], Vlan], Code, str]] = {
-    "foreign name": ("ip link add eth1.100 type bridge", lambda v: v, Code.NOT_OWNED, "a bridge that is not ours"),
-    "missing parent": ("true", lambda v: replace(v, parent="eth9"), Code.NOT_FOUND, "its parent eth9 does not exist"),
-    "parent down": ("ip link set eth1 down", lambda v: v, Code.FAILED, "its parent eth1 is down"),
-    "loopback": ("true", lambda v: replace(v, parent="lo"), Code.UNSUPPORTED, "lo is no Ethernet link"),
-    "mtu": ("true", lambda v: replace(v, mtu=1501), Code.INVALID, "MTU 1501 is above 1500, that of its parent eth1"),
-    "vid taken": ("true", lambda v: replace(v, name="other"), Code.CONFLICT, "VID 100 on eth1 is taken by eth1.100"),
-    "missing bridge": ("true", lambda v: replace(v, master="br9"), Code.NOT_FOUND, "its bridge br9 does not exist"),
-    "foreign bridge": (
-        "ip link add br9 type bridge",
+@dataclass(frozen=True)
+class Refused:
+    """What is in the way (made and taken away by commands), what is wanted, and what has to be said."""
+
+    make: Callable[[Vlan], Vlan]
+    code: Code
+    words: str
+    before: str = "true"
+    after: str = "true"
+
+
+REFUSALS = {
+    "foreign name": Refused(
+        lambda v: replace(v, name="theirs"),
+        Code.NOT_OWNED,
+        "a bridge that is not ours",
+        "ip link add theirs type bridge",
+        "ip link del theirs",
+    ),
+    "missing parent": Refused(lambda v: replace(v, parent="eth9"), Code.NOT_FOUND, "its parent eth9 does not exist"),
+    "parent down": Refused(
+        lambda v: v, Code.FAILED, "its parent eth1 is down", "ip link set eth1 down", "ip link set eth1 up"
+    ),
+    "loopback": Refused(lambda v: replace(v, parent="lo"), Code.UNSUPPORTED, "lo is no Ethernet link"),
+    "mtu": Refused(lambda v: replace(v, mtu=1501), Code.INVALID, "MTU 1501 is above 1500, that of its parent eth1"),
+    "vid taken": Refused(lambda v: replace(v, vid=7, name="other"), Code.CONFLICT, "VID 7 on eth1 is taken by eth1.7"),
+    "missing bridge": Refused(lambda v: replace(v, master="br9"), Code.NOT_FOUND, "its bridge br9 does not exist"),
+    "foreign bridge": Refused(
         lambda v: replace(v, master="br9"),
         Code.NOT_OWNED,
         "br9 is not a bridge of ours",
+        "ip link add br9 type bridge",
+        "ip link del br9",
     ),
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_what_is_refused_is_named_and_leaves_nothing(
-    site: Site, door: NetlinkDoor, bridge: Bridge, vlan: Vlan, name: str
-) -> None:
-    command, make, code, words = REFUSALS[name]
+def test_what_is_refused_is_named_and_leaves_nothing(site: Site, door: NetlinkDoor, bridge: Bridge, vlan: Vlan) -> None:
     door.create(bridge)
-    if name == "vid taken":
-        door.create(vlan)
-    run(command, netns=site.host)
-    before = oracle.snapshot(site.host)
-    with pytest.raises(CaasError) as caught:
-        door.create(make(vlan))
-    assert caught.value.code is code
-    assert words in caught.value.message
-    assert oracle.snapshot(site.host) == before
+    door.create(replace(vlan, name="eth1.7", vid=7))
+    for name, refused in REFUSALS.items():
+        run(refused.before, netns=site.host)
+        before = oracle.snapshot(site.host)
+        with pytest.raises(CaasError) as caught:
+            door.create(refused.make(vlan))
+        assert caught.value.code is refused.code, name
+        assert refused.words in caught.value.message
+        assert oracle.snapshot(site.host) == before, name
+        run(refused.after, netns=site.host)
+    door.create(vlan)
 
 
 FAILING = {
