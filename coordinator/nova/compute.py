@@ -1,6 +1,6 @@
 """nova-compute: a step for each container that has the role. systemd calls it started once it has registered.
 
-It does not wait for nova-conductor: what it asks first stays in the conductor's queue until that has started.
+It waits for nova-conductor: a question to one that has no queue yet is lost, and asked again after ten seconds.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def _make_compute(world: World, member: Member, gate: contextlib.AbstractAsyncCo
                 messaging.step_id(world),
                 keystone.catalog_id(world),
                 placement.step_id(world),
+                control.daemon_id(world, Role.NOVA_CONDUCTOR),
             }
         ),
         goal=Goal(look=world.looks[member.hostname], units=(Unit(name="nova-compute", files=(config,)),)),

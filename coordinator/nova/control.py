@@ -43,8 +43,8 @@ def make_nova_config(world: World, hostname: str, *, path: str, compute_driver: 
 
 def make_control_steps(world: World) -> tuple[ServiceStep, ...]:
     """nova-api, then the two that log in at keystone when they start, and end where they are refused."""
-    needs = frozenset({database.step_id(world), messaging.step_id(world)})
-    with_account = needs | {keystone.catalog_id(world)}
+    needs = frozenset({database.step_id(world)})
+    with_account = needs | {messaging.step_id(world), keystone.catalog_id(world)}
     return (
         make_api_step(
             world,

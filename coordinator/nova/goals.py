@@ -20,6 +20,8 @@ from proto.errors import CaasError, Code
 READY = "/etc/caas/ready/"
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-")
 PROBE_SECONDS = 30.0
+#: What a probe can look for: see inside/probe.py.
+KINDS = ("files", "units", "http", "ports", "rows")
 
 
 def make_program(name: str, argument: object) -> bytes:
@@ -93,44 +95,52 @@ class Seen:
 
 
 class Look:
-    """One container's probe, shared by all steps that look into it."""
+    """One container's probe, shared by all goals in it.
+
+    The first look is for everything at once. Once a goal is forgotten (its step has run), only what that goal wants
+    is looked for again: a whole look would wait for every API that is just starting.
+    """
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
-        self._wanted: dict[str, dict[str, None]] = {key: {} for key in ("files", "units", "http", "ports", "rows")}
-        self._seen: Seen | None = None
-        self._epoch = 0
+        self._everything: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
+        self._whole: Seen | None = None
+        self._own: dict[Goal, Seen | None] = {}
         self._lock = asyncio.Lock()
 
-    def expect(self, kind: str, names: Iterable[str]) -> None:
-        """Have the probe look for *names* too."""
-        self._wanted[kind].update(dict.fromkeys(names))
+    def expect(self, wanted: Mapping[str, Iterable[str]]) -> None:
+        """Have the first look include *wanted*: names by kind."""
+        for kind, names in wanted.items():
+            self._everything[kind].update(dict.fromkeys(names))
 
-    def forget(self) -> None:
-        """Look again next time."""
-        self._epoch += 1
-        self._seen = None
+    def forget(self, goal: Goal) -> None:
+        """Look again for *goal* next time."""
+        self._own[goal] = None
 
-    async def seen(self) -> Seen:
-        """What is there: one exec, however many ask at once."""
-        async with self._lock:
-            if self._seen is not None:
-                return self._seen
-            epoch = self._epoch
-            wanted = {kind: list(names) for kind, names in self._wanted.items()}
-            done = await self.shell.run(PYTHON, stdin=make_program("probe", wanted), timeout=PROBE_SECONDS)
-            try:
-                seen = Seen(**json.loads(done.stdout))
-            except (ValueError, TypeError) as exc:
-                raise CaasError(Code.FAILED, f"{self.shell.container}: the probe answered nonsense") from exc
-            if epoch == self._epoch:
-                self._seen = seen
+    async def seen(self, goal: Goal) -> Seen:
+        """What is there of what *goal* wants, and maybe more: one exec, however many ask at once."""
+        if goal in self._own:
+            seen = self._own[goal] or await self._probe(goal.wanted)
+            if goal in self._own:
+                self._own[goal] = seen
             return seen
+        async with self._lock:
+            if self._whole is None:
+                self._whole = await self._probe(self._everything)
+            return self._whole
+
+    async def _probe(self, wanted: Mapping[str, Iterable[str]]) -> Seen:
+        names = {kind: list(wanted[kind]) for kind in KINDS}
+        done = await self.shell.run(PYTHON, stdin=make_program("probe", names), timeout=PROBE_SECONDS)
+        try:
+            return Seen(**json.loads(done.stdout))
+        except (ValueError, TypeError) as exc:
+            raise CaasError(Code.FAILED, f"{self.shell.container}: the probe answered nonsense") from exc
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Goal:
-    """What a step wants to see in one container."""
+    """What a step wants to see in one container. Two goals are never the same, even if they want the same."""
 
     look: Look
     files: tuple[File, ...] = ()
@@ -140,11 +150,22 @@ class Goal:
     rows: tuple[Rows, ...] = ()
 
     def __post_init__(self) -> None:
-        self.look.expect("files", (file.path for file in self.all_files))
-        self.look.expect("units", (unit.name for unit in self.units))
-        self.look.expect("http", self.http)
-        self.look.expect("ports", self.ports)
-        self.look.expect("rows", (rows.query for rows in self.rows))
+        self.look.expect(self.wanted)
+
+    @property
+    def wanted(self) -> Mapping[str, tuple[str, ...]]:
+        """What the probe has to look for, by kind."""
+        return {
+            "files": tuple(file.path for file in self.all_files),
+            "units": tuple(unit.name for unit in self.units),
+            "http": self.http,
+            "ports": self.ports,
+            "rows": tuple(rows.query for rows in self.rows),
+        }
+
+    def forget(self) -> None:
+        """Look again next time."""
+        self.look.forget(self)
 
     @property
     def all_files(self) -> tuple[File, ...]:
@@ -154,7 +175,7 @@ class Goal:
 
     async def lacks(self) -> tuple[str, ...]:
         """What is not as wanted, in words; empty when all of it is seen."""
-        seen = await self.look.seen()
+        seen = await self.look.seen(self)
         lacking: list[str] = []
         for file in self.all_files:
             if seen.files.get(file.path) != [file.digest, file.mode, file.owner, file.group]:
@@ -174,7 +195,7 @@ class Goal:
 
     async def running(self) -> tuple[str, ...]:
         """Its units that run with other files than wanted: run() would restart them."""
-        seen = await self.look.seen()
+        seen = await self.look.seen(self)
         return tuple(
             unit.name
             for unit in self.units

@@ -120,7 +120,7 @@ class ServiceStep:
 
     def _forget(self) -> None:
         for goal in (self.goal, *self.elsewhere):
-            goal.look.forget()
+            goal.forget()
 
 
 def _describe(unit: Unit) -> dict[str, Any]:

@@ -26,6 +26,7 @@ BOOT_SECONDS = 120.0
 
 IMAGES_QUERY = "SELECT name, status FROM glance.images WHERE deleted = 0"
 FLAVORS_QUERY = "SELECT name, is_public FROM nova_api.flavors"
+MAPPED_QUERY = "SELECT host FROM nova_api.host_mappings"
 BOOTED_QUERY = (
     "SELECT DISTINCT host FROM nova.instances WHERE display_name = CONCAT('caas-test-', host)"
     " AND launched_at IS NOT NULL AND deleted != 0 AND node IS NOT NULL"
@@ -76,7 +77,7 @@ class PrepareStep:
             try:
                 await run_cloud(self.world.shell(Role.NOVA_API), job, seconds=PREPARE_SECONDS)
             finally:
-                self.goal.look.forget()
+                self.goal.forget()
 
     async def undo(self) -> None:
         """Image and flavor stay: they harm nobody and go with the cluster."""
@@ -92,12 +93,16 @@ class UpStep:
     world: World
     status: Status
     compute: Step
+    goal: Goal
     host: str
 
     async def done(self) -> bool:
         # Nobody to ask while the compute is not running as wanted: that saves a request that must fail.
         if not await self.compute.done():
             return False
+        async with without_secrets(self.world.secrets, self.id):
+            if await self.goal.lacks():
+                return False
         async with without_secrets(self.world.secrets, self.id):
             return self.host in await self.status.up()
 
@@ -108,6 +113,7 @@ class UpStep:
                 await run_cloud(self.world.shell(Role.NOVA_API), job, seconds=UP_SECONDS)
             finally:
                 self.status.forget()
+                self.goal.forget()
 
     async def undo(self) -> None:
         """Nothing was made."""
@@ -133,7 +139,7 @@ class BootStep:
             try:
                 await boot_test(self.world.shell(Role.NOVA_API), self.host)
             finally:
-                self.goal.look.forget()
+                self.goal.forget()
 
     async def undo(self) -> None:
         """run() deletes what it boots, also where it fails."""
@@ -183,6 +189,7 @@ def _make_up(world: World, step: compute.ComputeStep, status: Status) -> UpStep:
         world=world,
         status=status,
         compute=step,
+        goal=Goal(look=world.look(Role.DATABASE), rows=(Rows(query=MAPPED_QUERY, wanted=frozenset({(host,)})),)),
         host=host,
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from coordinator.nova.database import CELLS_QUERY, GRANTS_QUERY, USERS_QUERY
 from coordinator.nova.keystone import ENDPOINTS_QUERY, ROLES_QUERY
-from coordinator.nova.verify import BOOTED_QUERY, FLAVORS_QUERY, IMAGES_QUERY
+from coordinator.nova.verify import BOOTED_QUERY, FLAVORS_QUERY, IMAGES_QUERY, MAPPED_QUERY
 from coordinator.steps import Completed
 from proto.errors import CaasError, Code
 
@@ -113,7 +113,7 @@ class FakeContainer:
             url = command["argv"][-1]
             region = command["argv"][command["argv"].index("--bootstrap-region-id") + 1]
             rows.setdefault(ROLES_QUERY, []).append(("admin", "admin", "admin"))
-            endpoints = [("identity", interface, region, url) for interface in ("public", "internal", "admin")]
+            endpoints = [("identity", interface, region, url) for interface in ("public", "internal")]
             rows.setdefault(ENDPOINTS_QUERY, []).extend(endpoints)
         elif command["argv"][0] == "mariadb":
             _run_sql(rows, command["stdin"])
@@ -126,14 +126,14 @@ class FakeContainer:
                     rows.setdefault(ROLES_QUERY, []).extend((user["name"], job["project"], r) for r in user["roles"])
                 for service in job["services"]:
                     rows.setdefault(ENDPOINTS_QUERY, []).extend(
-                        (service["type"], interface, job["region"], service["url"])
-                        for interface in ("public", "internal", "admin")
+                        (service["type"], interface, job["region"], service["url"]) for interface in job["interfaces"]
                     )
             case "prepare":
                 rows[IMAGES_QUERY] = [(job["name"], "active")]
                 rows[FLAVORS_QUERY] = [(job["name"], "1")]
             case "up":
                 self.cluster.computes_up.update(job["hosts"])
+                rows.setdefault(MAPPED_QUERY, []).extend((host,) for host in job["hosts"])
             case "boot":
                 rows.setdefault(BOOTED_QUERY, []).append((job["host"],))
             case "forget":

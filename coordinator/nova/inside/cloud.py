@@ -87,49 +87,52 @@ class Cloud:
         return json.loads(answer["body"]) if answer["body"] else None
 
 
+class Catalog:
+    """Keystone's objects by kind, read once and completed: what is there already is kept."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._found: dict[str, list[dict[str, Any]]] = {}
+
+    def found(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of *kind*."""
+        if kind not in self._found:
+            self._found[kind] = self._cloud.call("identity", "GET", f"/{kind}s")[f"{kind}s"]
+        return self._found[kind]
+
+    def ensure(self, kind: str, body: dict[str, Any], *, same: tuple[str, ...]) -> tuple[str, bool]:
+        """The id of the object that agrees with *body* in the keys *same*, and whether it had to be made."""
+        for there in self.found(kind):
+            if all(there.get(key) == body[key] for key in same):
+                return str(there["id"]), False
+        made = self._cloud.call("identity", "POST", f"/{kind}s", {kind: body})[kind]
+        self.found(kind).append(made)
+        return str(made["id"]), True
+
+
 def make_catalog(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
-    """Project, users with their roles, services, endpoints: what is there already is kept or corrected."""
-
-    def ensure(kind: str, name: str, query: str, body: dict[str, Any]) -> Any:
-        found = cloud.call("identity", "GET", f"/{kind}s?{query}")[f"{kind}s"]
-        return found[0] if found else cloud.call("identity", "POST", f"/{kind}s", {kind: body})[kind]
-
-    domain = "default"
-    project = ensure(
-        "project",
-        job["project"],
-        f"name={job['project']}&domain_id={domain}",
-        {"name": job["project"], "domain_id": domain, "description": "Accounts of the services"},
-    )
-    roles = {
-        name: ensure("role", name, f"name={name}", {"name": name})["id"]
-        for name in sorted({role for user in job["users"] for role in user["roles"]})
-    }
+    """Project, users with their roles, services, endpoints; passwords and addresses are corrected."""
+    catalog, domain = Catalog(cloud), {"domain_id": "default"}
+    about = {"description": "Accounts of the services"}
+    project, _ = catalog.ensure("project", {"name": job["project"], **domain, **about}, same=("name", "domain_id"))
     for user in job["users"]:
-        body = {"name": user["name"], "domain_id": domain, "password": user["password"]}
-        found = cloud.call("identity", "GET", f"/users?name={user['name']}&domain_id={domain}")["users"]
-        if found:
-            cloud.call("identity", "PATCH", f"/users/{found[0]['id']}", {"user": {"password": user["password"]}})
-        identity = (found or [cloud.call("identity", "POST", "/users", {"user": body})["user"]])[0]["id"]
-        for role in user["roles"]:
-            cloud.call("identity", "PUT", f"/projects/{project['id']}/users/{identity}/roles/{roles[role]}")
+        body = {"name": user["name"], "password": user["password"], **domain}
+        identity, made = catalog.ensure("user", body, same=("name", "domain_id"))
+        if not made:
+            cloud.call("identity", "PATCH", f"/users/{identity}", {"user": {"password": user["password"]}})
+        for name in user["roles"]:
+            role, _ = catalog.ensure("role", {"name": name}, same=("name",))
+            cloud.call("identity", "PUT", f"/projects/{project}/users/{identity}/roles/{role}")
     for wanted in job["services"]:
-        body = {"name": wanted["name"], "type": wanted["type"], "description": wanted["description"]}
-        service = ensure("service", wanted["name"], f"name={wanted['name']}&type={wanted['type']}", body)
-        make_endpoints(cloud, service["id"], wanted["url"], job["region"])
+        body = {key: wanted[key] for key in ("name", "type", "description")}
+        service, _ = catalog.ensure("service", body, same=("name", "type"))
+        for interface in job["interfaces"]:
+            place = {"interface": interface, "service_id": service}
+            goal = {"region_id": job["region"], "url": wanted["url"]}
+            endpoint, made = catalog.ensure("endpoint", place | goal, same=tuple(place))
+            if not made:
+                cloud.call("identity", "PATCH", f"/endpoints/{endpoint}", {"endpoint": goal})
     return {}
-
-
-def make_endpoints(cloud: Cloud, service: str, url: str, region: str) -> None:
-    """The service's three endpoints, all with *url*."""
-    found = cloud.call("identity", "GET", f"/endpoints?service_id={service}")["endpoints"]
-    there = {endpoint["interface"]: endpoint for endpoint in found}
-    for interface in ("public", "internal", "admin"):
-        body = {"interface": interface, "service_id": service, "region_id": region, "url": url}
-        if interface not in there:
-            cloud.call("identity", "POST", "/endpoints", {"endpoint": body})
-        elif (there[interface]["url"], there[interface]["region_id"]) != (url, region):
-            cloud.call("identity", "PATCH", f"/endpoints/{there[interface]['id']}", {"endpoint": body})
 
 
 def list_services(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
