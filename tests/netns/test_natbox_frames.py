@@ -321,7 +321,8 @@ def test_the_gateway_answers_arp_and_echo_in_each_vlan(box: Box) -> None:
         box.trunk.drain()
         ask = ARP(op=1, hwsrc=station.mac, psrc=station.address, pdst="192.168.10.1")
         box.trunk.send(bytes(Ether(src=station.mac, dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=station.vid, prio=5) / ask))
-        box.send(station, ICMP(id=5, seq=9) / b"hello", to="192.168.10.1")
+        question = IP(src=station.address, dst="192.168.10.1", ttl=7) / ICMP(id=5, seq=9) / b"hello"
+        box.trunk.send(bytes(_frame(station, box.mac, question)))
         arp, echo = box.trunk.collect(lambda frame: True, count=2)
         for frame in (arp, echo):
             assert frame.tags == ((0x8100, station.vid),), "the answer's priority is ours, not the asker's"
