@@ -14,6 +14,7 @@ from agent.kernel import natbox_programs
 from agent.kernel.natbox_door import NatboxDoor
 from natbox.gatekeeper import Gatekeeper
 from natbox.saved import PreviousValues, SavedTables
+from proto.errors import CaasError, Code
 from tests.support.crossing import OUTSIDE, Crossing, mac_of, run
 from tests.support.flows import Sender, echo, transfer
 from tests.support.gateway import Previous, Station, make_gateway, make_table
@@ -238,8 +239,6 @@ def test_the_last_of_4094_costs_what_the_first_did(around: Crossing) -> None:
 
 
 def test_a_foreign_filter_in_our_place_is_not_touched(around: Crossing, tmp_path: Path) -> None:
-    from proto.errors import CaasError, Code
-
     around.add_tenant(100, "192.168.10.50/24", GATEWAY, build=tmp_path)  # compiles tag100.o
     run("tc", "qdisc", "add", "dev", "eth1", "clsact", netns=around.natbox)
     place = ["tc", "filter", "add", "dev", "eth1", "ingress", "prio", "202", "handle", "1", "bpf", "da"]
@@ -248,7 +247,22 @@ def test_a_foreign_filter_in_our_place_is_not_touched(around: Crossing, tmp_path
     with pytest.raises(CaasError) as caught:
         open_door(around).lay_path()
     assert caught.value.code is Code.NOT_OWNED
-    assert snapshot(around.natbox) == before, "what was made before it was refused is undone"
+    assert snapshot(around.natbox) == before
+
+
+def test_a_failure_half_way_is_undone(around: Crossing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(around.natbox)
+    memory = Previous()
+    door = NatboxDoor(trunk="eth1", uplink="eth2", memory=memory, netns=around.natbox)
+    with monkeypatch.context() as broken:
+        broken.setattr(natbox_programs, "OBJECT", tmp_path / "nothing.bpf.o")
+        with pytest.raises(CaasError, match="not compiled"):
+            door.lay_path()
+    assert door.writes > 5, "the programs come last: the rest had been made"
+    assert snapshot(around.natbox) == before
+    assert memory == {}
+    door.lay_path()
+    assert door.observe_path().missing == ()
 
 
 def test_daemon_says_what_is_wrong_with_its_links(around: Crossing, tmp_path: Path) -> None:
