@@ -12,7 +12,7 @@ from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc, types_
 from proto.errors import CaasError, Code
 from proto.model import ClusterHost, GatewayTable
 from proto.transport.client import open_channel
-from proto.transport.failures import call, stream
+from proto.transport.failures import call, error_from_wire, stream
 from proto.transport.tls import TlsFiles
 from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 
@@ -68,19 +68,29 @@ class AgentClient:
     ) -> int:
         """Run *argv* in a container; returns its status when both output streams have ended."""
 
+        ended = asyncio.Event()
+
         async def requests() -> AsyncIterator[agent_pb2.ExecInput]:
             start = agent_pb2.ExecInput.Start(cluster=cluster, hostname=container, argv=argv, env=env or {})
             yield agent_pb2.ExecInput(start=start)
-            async for data in inputs:
+            async for data in _until(ended, inputs):
                 yield agent_pb2.ExecInput(stdin=data)
             yield agent_pb2.ExecInput(eof=True)
 
         status: int | None = None
+        failure: CaasError | None = None
         async for output in stream(self._stub.Exec(requests(), timeout=timeout), self.host):
-            if output.WhichOneof("output") == "status":
-                status = output.status
-            else:
-                on_output(output)
+            match output.WhichOneof("output"):
+                case "status":
+                    status = output.status
+                    ended.set()
+                case "error":
+                    failure = error_from_wire(output.error).about(self.host)
+                    ended.set()
+                case _:
+                    on_output(output)
+        if failure is not None:
+            raise failure
         if status is None:
             raise CaasError(Code.FAILED, f"{self.host}: {argv[0]} in {container} ended without a status")
         return status
@@ -184,6 +194,28 @@ class AgentShell:
                 hint=f"`caas logs {self._cluster}`",
             )
         return Completed(status=status, stdout=bytes(stdout), stderr=bytes(stderr))
+
+
+async def _next(items: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(items, None)
+
+
+async def _until(ended: asyncio.Event, items: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*items* until they end or *ended* is set: a command that has ended needs no more input."""
+    end = asyncio.ensure_future(ended.wait())
+    try:
+        while True:
+            item = asyncio.ensure_future(_next(items))
+            await asyncio.wait((item, end), return_when=asyncio.FIRST_COMPLETED)
+            if not item.done():
+                item.cancel()
+                return
+            data = item.result()
+            if data is None or end.done():
+                return
+            yield data
+    finally:
+        end.cancel()
 
 
 def _with_port(address: str, port: int) -> str:

@@ -131,11 +131,13 @@ class ExecInput(_message.Message):
     def __init__(self, start: _Optional[_Union[ExecInput.Start, _Mapping]] = ..., stdin: _Optional[bytes] = ..., eof: bool = ...) -> None: ...
 
 class ExecOutput(_message.Message):
-    __slots__ = ("stdout", "stderr", "status")
+    __slots__ = ("stdout", "stderr", "status", "error")
     STDOUT_FIELD_NUMBER: _ClassVar[int]
     STDERR_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     stdout: bytes
     stderr: bytes
     status: int
-    def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., status: _Optional[int] = ...) -> None: ...
+    error: _types_pb2.ErrorDetail
+    def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., status: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -14,10 +15,13 @@ from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
 from proto.model import Action, Plan
 from proto.names import make_lxc_name
+from proto.transport.failures import error_to_wire
 from proto.wire import action_to_wire, cluster_host_from_wire, container_to_wire, host_state_to_wire
 
 T = TypeVar("T")
 CHUNK = 64 << 10
+#: Seconds that a caller has to end its input after the command has ended.
+LAST_INPUT = 5.0
 
 
 class Process(Protocol):
@@ -105,31 +109,45 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
         first = await anext(aiter(inputs), None)
         if first is None or first.WhichOneof("input") != "start" or not first.start.argv:
             raise invalid("exec: the first input must start a command")
-        start = first.start
-        name = make_lxc_name(start.cluster, start.hostname)
-        process = await self._exec.spawn(name, list(start.argv), env=dict(start.env))
-        feeder = asyncio.create_task(_feed(inputs, process))
         try:
-            async for output in _merge(process):
-                yield output
-            yield pb.ExecOutput(status=await process.wait())
-        finally:
-            # Also when the caller has gone: nothing it started goes on.
-            feeder.cancel()
-            await process.close()
+            async with contextlib.AsyncExitStack() as stack:
+                name = make_lxc_name(first.start.cluster, first.start.hostname)
+                process = await self._exec.spawn(name, list(first.start.argv), env=dict(first.start.env))
+                # Also when the caller has gone: nothing it started goes on.
+                stack.push_async_callback(process.close)
+                feeder = asyncio.create_task(_feed(inputs, process))
+                stack.callback(feeder.cancel)
+                async for output in _merge(process):
+                    yield output
+                yield pb.ExecOutput(status=await process.wait())
+                await asyncio.wait({feeder}, timeout=LAST_INPUT)
+        except CaasError as error:
+            yield pb.ExecOutput(error=error_to_wire(error))
+            await _drain(inputs)
+
+
+async def _drain(inputs: AsyncIterator[pb.ExecInput]) -> None:
+    """Let a caller end its input: one that still writes when the call ends sees no status and no error."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_INPUT):
+            async for item in inputs:
+                if item.WhichOneof("input") == "eof":
+                    return
 
 
 async def _feed(inputs: AsyncIterator[pb.ExecInput], process: Process) -> None:
+    """Pass input on until its end. What a command does not read, as `true` does not, is read here and dropped."""
+    is_read = True
     try:
         async for item in inputs:
-            match item.WhichOneof("input"):
-                case "stdin":
+            if item.WhichOneof("input") == "eof":
+                return
+            if is_read:
+                try:
                     process.stdin.write(item.stdin)
                     await process.stdin.drain()
-                case "eof":
-                    break
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it does not read what it is given, as `true` does not: its status says the rest
+                except (BrokenPipeError, ConnectionResetError):
+                    is_read = False
     finally:
         process.stdin.close()
 

@@ -42,9 +42,23 @@ def _shorten(text: str) -> str:
     return data[: MESSAGE_MAX - 20].decode(errors="ignore") + " … (cut)"
 
 
+def error_to_wire(error: CaasError) -> pb.ErrorDetail:
+    """*error* as a message."""
+    return pb.ErrorDetail(code=error.code.value, message=_shorten(error.message), hint=_shorten(error.hint))
+
+
+def error_from_wire(detail: pb.ErrorDetail) -> CaasError:
+    """The error in *detail*; FAILED where its code is one that this side does not know."""
+    try:
+        code = Code(detail.code)
+    except ValueError:
+        code = Code.FAILED
+    return CaasError(code, detail.message, hint=detail.hint)
+
+
 async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: CaasError) -> None:
     """End the call with *error*; never returns normally."""
-    detail = pb.ErrorDetail(code=error.code.value, message=_shorten(error.message), hint=_shorten(error.hint))
+    detail = error_to_wire(error)
     await context.abort(
         STATUS[error.code],
         _shorten(error.message),
@@ -57,9 +71,8 @@ def error_from_rpc(failure: grpc.aio.AioRpcError, peer: str) -> CaasError:
     for key, value in failure.trailing_metadata() or ():
         if key == METADATA_KEY and isinstance(value, bytes):
             try:
-                detail = pb.ErrorDetail.FromString(value)
-                return CaasError(Code(detail.code), detail.message, hint=detail.hint).about(peer)
-            except (DecodeError, ValueError):
+                return error_from_wire(pb.ErrorDetail.FromString(value)).about(peer)
+            except DecodeError:
                 log.warning("%s: an error detail that cannot be read: %r", peer, value)
     text = failure.details() or failure.code().name
     match failure.code():
