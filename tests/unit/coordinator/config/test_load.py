@@ -126,10 +126,17 @@ def test_what_is_odd_but_right(text: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, why in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+    huge = tmp_path / "huge"
+    with huge.open("wb") as stream:
+        stream.truncate(33 << 20)
+    for path, why, hint in (
+        (tmp_path / "none.yaml", "No such file", "see examples/demo.yaml"),
+        (tmp_path, "Is a directory", ""),
+        (huge, "huge: a cluster file has at most", ""),
+    ):
         with pytest.raises(CaasError, match=why) as caught:
             load_file(str(path))
-        assert caught.value.code is Code.INVALID
+        assert (caught.value.code, caught.value.hint) == (Code.INVALID, hint)
 
 
 def test_nova_knows_every_role_and_driver_that_a_file_may_say() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.config import ConfigError, Problem, load_bytes
 from coordinator.config.check import check_cluster
-from coordinator.config.problem import SHOWN_MAX, Report
+from coordinator.config.problem import SHOWN_MAX, Report, suggest
 from proto.errors import CaasError, Code
 
 GOOD = """\
@@ -50,7 +50,14 @@ MISTAKES = {
         "VID 100 is network a's already (line 7)",
         "two VIDs",
     ),
-    "subnet host bits": (SUBNET, "subnet: 192.168.10.7/24", 7, f"{NET}.subnet", "host bits set", "192.168.10.0/24"),
+    "subnet host bits": (
+        SUBNET,
+        "subnet: 192.168.10.7/24",
+        7,
+        f"{NET}.subnet",
+        "host bits set",
+        "write 192.168.10.0/24",
+    ),
     "subnet no prefix": (SUBNET, "subnet: 192.168.10.0", 7, f"{NET}.subnet", "prefix length is", "192.168.10.0/24"),
     "subnet octets": (SUBNET, "subnet: 999.1.1.0/24", 7, f"{NET}.subnet", "is no subnet", "192.168.10.0/24"),
     "subnet multicast": (SUBNET, "subnet: 224.0.1.0/24", 7, f"{NET}.subnet", "is multicast", "private"),
@@ -337,6 +344,31 @@ def test_a_file_with_a_thousand_mistakes_shows_the_first_hundred() -> None:
         load_bytes(text.encode(), file="f")
     assert len(caught.value.problems) == 1000
     assert f"… and {1000 - SHOWN_MAX} more" in caught.value.message
+
+
+def test_one_problem_is_its_own_message_and_hint() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_bytes(GOOD.replace("vlan: 100", "vlan: 0").encode(), file="f.yaml")
+    assert caught.value.message == "f.yaml:7: networks.cluster.vlan: VID 0: it must be within 1..4094"
+    assert caught.value.hint == "a number within 1..4094 is needed"
+
+
+def test_a_list_of_problems_has_no_empty_hints_and_no_count_of_none() -> None:
+    text = GOOD.replace("ubuntu012:", f"{'a' * 64}:").replace("vlan: 100", "vlan: 0")
+    with pytest.raises(ConfigError) as caught:
+        load_bytes(text.encode(), file="f.yaml")
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "f.yaml: 2 problems"
+    assert lines[3].startswith("  f.yaml:10: containers.a")
+
+
+def test_what_is_known_is_listed_where_nothing_is_near_but_not_without_end() -> None:
+    assert suggest("zzz", ["b", "a"]) == "known here: a, b"
+    assert suggest("zzz", [f"n{number:02}" for number in range(20)]).endswith("n18, n19")
+    assert suggest("zzz", [f"n{number:02}" for number in range(21)]).endswith("n18, n19, …")
+    assert suggest("zzz", []) == "there is none"
+    assert suggest("Compute", ["compute"]) == "did you mean 'compute'?"
 
 
 def test_of_many_hosts_inside_a_subnet_five_are_named() -> None:
