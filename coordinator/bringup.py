@@ -19,7 +19,7 @@ from coordinator.config import ClusterFile, load_bytes
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
 from coordinator.keepsake import KeepSecrets, recall_secrets
-from coordinator.known import site_of
+from coordinator.known import file_of, site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
 from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses
 from coordinator.progress import Progress
@@ -56,7 +56,7 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
     """Look at everything and decide; raises every reason not to begin."""
     file = load_bytes(request.content, file=request.file_name, name=request.name)
     record = journal.find(file.name)
-    former = load_bytes(record.file, file=record.file_name, name="") if record else None
+    former = file_of(record) if record else None
     found = await survey(fleet, [file, former] if former else [file])
     compiled = _compile(file, found, record)
     shells = {

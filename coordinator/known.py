@@ -38,7 +38,7 @@ class Known:
             host: cluster_host_from_wire(json_format.ParseDict(state, types_pb2.ClusterHost()))
             for host, state in desired.items()
         }
-        return cls(record=record, file=load_bytes(record.file, file=record.file_name), hosts=hosts, fleet=fleet)
+        return cls(record=record, file=file_of(record), hosts=hosts, fleet=fleet)
 
     @property
     def secrets(self) -> Secrets:
@@ -64,6 +64,11 @@ class Known:
     def api_shell(self) -> AgentShell:
         """A way into the container that has nova's API, where the client and the credentials are."""
         return self.shell(self.site.holder(Role.NOVA_API).hostname)
+
+
+def file_of(record: Record) -> ClusterFile:
+    """The cluster file as it was last brought up."""
+    return load_bytes(record.file, file=record.file_name, name=record.name)
 
 
 def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site:

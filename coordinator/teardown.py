@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from coordinator.config import ClusterFile, load_bytes
+from coordinator.config import ClusterFile
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
+from coordinator.known import file_of
 from coordinator.preflight import NATBOX
 from coordinator.progress import Progress
 from coordinator.survey import combine
@@ -24,7 +25,7 @@ async def down(fleet: Fleet, journal: Journal, name: str, progress: Progress) ->
     if record is None:
         progress.note(f"no cluster {name}: nothing to do")
         return {"cluster": name, "hosts": []}
-    file = load_bytes(record.file, file=record.file_name)
+    file = file_of(record)
     journal.save(replace(record, state="removing"))
     progress.phase = "down"
     results = await asyncio.gather(*_work(fleet, file, name, progress), return_exceptions=True)
