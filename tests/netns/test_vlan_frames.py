@@ -155,7 +155,6 @@ STRANGERS = {
     "802.1ad with our vid": IN / Dot1AD(vlan=VID) / payload(b"stranger"),
     "802.1ad around our tag": IN / Dot1AD(vlan=7) / Dot1Q(vlan=VID) / payload(b"stranger"),
     "another vid around ours": IN / Dot1Q(vlan=VID + 1) / Dot1Q(vlan=VID) / payload(b"stranger"),
-    "vid 0 around ours": IN / Dot1Q(vlan=0) / Dot1Q(vlan=VID) / payload(b"stranger"),
     "0x9100 with our vid": IN / Raw(struct.pack("!HHH", 0x9100, VID, 0x0800)) / payload(b"stranger"),
     "a tag and no more": Raw(bytes(IN)[:12] + struct.pack("!HH", 0x8100, VID)),
     "half a tag": Raw(bytes(IN)[:12] + struct.pack("!HB", 0x8100, 0)),
@@ -178,6 +177,13 @@ def test_a_second_tag_is_never_taken_for_the_first(joined: Joined, inner: int) -
         for seen in arrived:
             assert [tag & 0xFFF for _, tag in seen.tags] == [inner]
         assert joined.door.datapath().vlan == "kernel" or not arrived
+
+
+def test_a_priority_tag_around_ours_is_no_way_to_another_vid(joined: Joined) -> None:
+    """[0][100]: 8021q takes VID 0 off and goes on with what is inside, ours leaves such a frame to the host."""
+    for inner, arrives in ((VID, joined.door.datapath().vlan == "kernel"), (VID + 1, False)):
+        frame = IN / Dot1Q(vlan=0, prio=3) / Dot1Q(vlan=inner) / payload(b"priority")
+        assert bool(joined.crosses(joined.wire, joined.box, frame)) is arrives
 
 
 DISGUISED = {
