@@ -10,6 +10,8 @@ from coordinator.nova.site import Site
 from coordinator.nova.urls import keystone_url
 
 OPENRC = "/root/openrc"
+#: The stock client speaks 2.1 unless told otherwise, and knows then no `--network none` (2.37) and no `--host` (2.74).
+COMPUTE_API_VERSION = "2.74"
 #: Debian's python3-openstackclient, which nova-common depends on. The shell reads the password; no argv has it.
 _RUN_CLIENT = f'. {OPENRC} && exec openstack "$@"'
 
@@ -26,6 +28,7 @@ def make_settings(site: Site, secrets: Secrets) -> Mapping[str, str]:
         "OS_PROJECT_DOMAIN_NAME": "Default",
         "OS_REGION_NAME": site.region,
         "OS_INTERFACE": "internal",
+        "OS_COMPUTE_API_VERSION": COMPUTE_API_VERSION,
     }
 
 
@@ -50,6 +53,7 @@ def clouds_yaml_text(site: Site, secrets: Secrets) -> str:
         f"    region_name: {settings['OS_REGION_NAME']}\n"
         f"    interface: {settings['OS_INTERFACE']}\n"
         "    identity_api_version: 3\n"
+        f"    compute_api_version: '{settings['OS_COMPUTE_API_VERSION']}'\n"
     )
 
 

@@ -179,7 +179,7 @@ def make_test_things(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
         cloud.call("image", "PUT", f"/v2/images/{image['id']}/file", data, Content_Type="application/octet-stream")
     flavors = cloud.call("compute", "GET", "/flavors?is_public=None")["flavors"]
     if name not in {flavor["name"] for flavor in flavors}:
-        flavor = {"name": name, "vcpus": 1, "ram": 64, "disk": 1, "id": "auto"}
+        flavor = {"name": name, "vcpus": 1, "ram": 64, "disk": 1}
         cloud.call("compute", "POST", "/flavors", {"flavor": flavor | {"description": "For the test servers of caas"}})
     return {}
 
