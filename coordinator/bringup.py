@@ -21,7 +21,7 @@ from coordinator.journal import Journal, Record
 from coordinator.keepsake import KeepSecrets, recall_secrets
 from coordinator.known import file_of, site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
-from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses
+from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses, check_restarts
 from coordinator.progress import Progress
 from coordinator.runner import pending_steps, run_steps
 from coordinator.steps import Step
@@ -112,6 +112,8 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     async with progress.step("look", "look at hosts, preflight"):
         prepared = await prepare(fleet, journal, request.file)
         check_losses(prepared.actions, remove=request.remove, restart=request.restart)
+        if prepared.record.state == "up" and not request.restart:
+            await check_restarts(prepared.steps)
         if prepared.host_names:
             await check_lacks(prepared.survey, prepared.compiled)
     for warning in prepared.compiled.warnings:

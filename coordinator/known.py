@@ -80,5 +80,7 @@ def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site:
             {"hostname": name, "address": by_name[name].nic.address.ip, "roles": by_name[name].roles}
             for name in file.containers
         ],
+        region=file.nova.region,
         virt_driver=file.nova.virt_driver,
+        options={"api_workers": file.nova.api_workers},
     )

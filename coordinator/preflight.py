@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from coordinator.compiling import Compiled
+from coordinator.runner import pending_steps
+from coordinator.steps import Step
 from coordinator.survey import Survey, gather_all
 from proto import types_pb2
 from proto.errors import CaasError, Code
@@ -45,6 +48,39 @@ def check_losses(actions: Actions, *, remove: bool, restart: bool) -> None:
             "this would remove or restart what is there:\n" + "\n".join(f"  {line}" for line in refused),
             hint=f"put it back into the file, or say {' '.join(flags)}",
         )
+
+
+@runtime_checkable
+class Restarting(Protocol):
+    """A step that may restart services that run."""
+
+    async def restarts(self) -> Sequence[str]:
+        """The services that run now and that run() would restart."""
+
+
+async def check_restarts(steps: Sequence[Step]) -> None:
+    """REFUSED, with the list, where a pending step would restart a service of a cluster that is up."""
+    lines = [
+        f"  {step.id}: restart {', '.join(services)}"
+        for step in await pending_steps(steps)
+        if isinstance(step, Restarting) and (services := await _running(step))
+    ]
+    if lines:
+        raise CaasError(
+            Code.REFUSED,
+            "this would restart services that run:\n" + "\n".join(lines),
+            hint="undo that change in the file, or say --restart",
+        )
+
+
+async def _running(step: Restarting) -> Sequence[str]:
+    """Nothing runs in a container that is not there yet."""
+    try:
+        return await step.restarts()
+    except CaasError as exc:
+        if exc.code is Code.NOT_FOUND:
+            return ()
+        raise
 
 
 def _lines(actions: Actions, verb: Verb) -> list[str]:

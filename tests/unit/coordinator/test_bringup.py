@@ -236,3 +236,15 @@ async def test_a_down_that_failed_goes_on(rig: Rig) -> None:
     await rig.down()
     assert not rig.fleet.containers["host2"].containers
     assert rig.journal.clusters() == []
+
+
+async def test_restarting_a_service_that_runs_is_refused_unless_allowed(rig: Rig) -> None:
+    await rig.up(ONE)
+    other = ONE + "nova: {api_workers: 2}\n"
+    before = len(rig.fleet.nova.programs("apply"))
+    with pytest.raises(CaasError, match="restart nova-api") as caught:
+        await rig.up(other)
+    assert caught.value.code is Code.REFUSED
+    assert "--restart" in caught.value.hint
+    assert len(rig.fleet.nova.programs("apply")) == before
+    assert (await rig.up(other, restart=True))["steps"]
