@@ -1,4 +1,4 @@
-"""Frames as they are on a link: raw sockets with auxdata. The outer tag of a received frame is only there (packet(7))."""
+"""Frames as they are on a link: raw sockets with auxdata, where a received frame has its outer tag (packet(7))."""
 
 from __future__ import annotations
 
