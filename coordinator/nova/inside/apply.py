@@ -84,10 +84,11 @@ def start_unit(unit: dict[str, Any]) -> None:
     """Start it, or restart it where it runs with other files than those listed in its `reads`."""
     name, reads = str(unit["name"]), unit["reads"]
     wanted = "".join(f"{hashlib.sha256(_read(path)).hexdigest()}  {path}\n" for path in reads)
-    if _active(name) == "active" and _read(STARTED + name).decode() == wanted:
+    state, as_wanted = _active(name), _read(STARTED + name).decode() == wanted
+    if state == "active" and as_wanted:
         return
-    # A start job that a run before us left waiting would be joined, with the files it has read.
-    verb = "start" if _active(name) == "inactive" else "restart"
+    # One that is just starting is waited for, unless it has read other files.
+    verb = "start" if state == "inactive" or (state == "activating" and as_wanted) else "restart"
     argv = ["systemctl", verb, f"{name}.service"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     # Where the first try failed, systemd makes another: on a loaded machine a service may lose its patience once.

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 STARTED = "/run/caas/started/"
+MARK = "caas query "
 
 
 def look_at_file(path: str) -> list[str] | None:
@@ -83,19 +84,17 @@ def look_at_rows(queries: list[str]) -> dict[str, list[list[str]]]:
     """The rows of each query, through the database's unix socket; a failed query has none."""
     if not queries:
         return {}
-    text = "".join(f"SELECT {number};\n{query};\n" for number, query in enumerate(queries))
-    done = subprocess.run(
-        ["mariadb", "--batch", "--force", "--quick"], input=text, capture_output=True, text=True, check=False
-    )
+    # A line of our own before each answer tells them apart, also where one is empty or its query fails.
+    text = "".join(f"SELECT '{MARK}{number}';\n{query};\n" for number, query in enumerate(queries))
+    argv = ["mariadb", "--batch", "--skip-column-names", "--force"]
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     rows: dict[str, list[list[str]]] = {query: [] for query in queries}
-    lines, current, skip = done.stdout.splitlines(), "", 0
-    for place, line in enumerate(lines):
-        if skip:
-            skip -= 1
-        elif line.isdigit() and place + 1 < len(lines) and lines[place + 1] == line and int(line) < len(queries):
-            current, skip = queries[int(line)], 2  # the number's own row, and the header of the query
-        elif current:
-            rows[current].append(line.split("\t"))
+    current: list[list[str]] = []
+    for line in done.stdout.splitlines():
+        if line.startswith(MARK):
+            current = rows[queries[int(line.removeprefix(MARK))]]
+        else:
+            current.append(line.split("\t"))
     return rows
 
 
