@@ -5,24 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.core.apply import apply, plan_cluster
 from agent.core.doors import ContainerDoor, KernelDoor, Lack, ObservedContainer, ObservedNetwork
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
-from proto.model import Action, ClusterHost, HostState, Plan
+from proto.model import Action, ClusterHost, Cost, HostState, Plan
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What an operation cost: changing calls to the kernel and to LXC; 0 and 0 where nothing was pending."""
-
-    generation: int
-    kernel_writes: int
-    container_writes: int
 
 
 class Host:
@@ -56,7 +46,7 @@ class Host:
 
     def apply(
         self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    ) -> Cost:
         """Save *desired*, then make the host so. After a failure what was saved before is in force again."""
         with self._lock:
             self._check(desired)
@@ -74,12 +64,12 @@ class Host:
 
     def destroy(
         self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    ) -> Cost:
         """Remove everything that carries *cluster*'s mark, then forget it."""
         with self._lock:
             if dry_run:
                 on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState()))
-                return Result(generation=0, kernel_writes=0, container_writes=0)
+                return Cost(generation=0)
             generation = self._states[cluster].generation if cluster in self._states else 1
             # Saved first: a crash half-way goes on removing at the next start.
             nothing = ClusterHost(cluster=cluster, host=self.name, generation=generation)
@@ -101,9 +91,7 @@ class Host:
             except CaasError as exc:
                 log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
 
-    def _apply(
-        self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         kernel_writes, container_writes = self.kernel.writes, self.containers.writes
         apply(
             self.kernel,
@@ -113,7 +101,7 @@ class Host:
             on_plan=on_plan,
             on_done=on_done,
         )
-        return Result(
+        return Cost(
             generation=desired.generation,
             kernel_writes=self.kernel.writes - kernel_writes,
             container_writes=self.containers.writes - container_writes,

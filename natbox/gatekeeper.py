@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from natbox.apply import apply
 from natbox.doors import GatewayDoor, SeenGateway, SeenPath
@@ -13,17 +12,9 @@ from natbox.plan import make_plan
 from natbox.saved import SavedTables
 from natbox.table import check_table, make_sorted
 from proto.errors import CaasError
-from proto.model import Action, Gateway, GatewayCounters, GatewayTable, Plan
+from proto.model import Action, Cost, Gateway, GatewayCounters, GatewayTable, Plan
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What an operation cost: changing calls to the kernel; 0 where nothing was pending."""
-
-    generation: int
-    kernel_writes: int
 
 
 class Gatekeeper:
@@ -63,7 +54,7 @@ class Gatekeeper:
 
     def apply(
         self, desired: GatewayTable, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    ) -> Cost:
         """Save *desired*, then make the kernel so. After a failure the table before it is in force again."""
         desired = make_sorted(desired)
         with self._lock:
@@ -84,14 +75,14 @@ class Gatekeeper:
 
     def destroy(
         self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    ) -> Cost:
         """Remove everything that carries *cluster*'s mark, then forget it. Nothing there is success."""
         with self._lock:
             before = self._tables.get(cluster)
             nothing = GatewayTable(cluster=cluster, generation=before.generation if before else 1)
             if dry_run:
                 on_plan(self._look(nothing))
-                return Result(generation=0, kernel_writes=0)
+                return Cost(generation=0)
             if before is not None:
                 # Saved first: a crash half-way goes on removing at the next start.
                 self._saved.save(nothing)
@@ -169,12 +160,10 @@ class Gatekeeper:
         except CaasError as exc:
             log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
 
-    def _apply(
-        self, desired: GatewayTable, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Result:
+    def _apply(self, desired: GatewayTable, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         writes = self.door.writes
         apply(self.door, lambda: self._look(desired), on_plan=on_plan, on_done=on_done)
-        return Result(generation=desired.generation, kernel_writes=self.door.writes - writes)
+        return Cost(generation=desired.generation, kernel_writes=self.door.writes - writes)
 
     def _look(self, desired: GatewayTable, found: Sequence[Gateway] = ()) -> Plan:
         """What is pending, looking only where *desired*, the table before it or *found* have something."""

@@ -6,9 +6,7 @@ import argparse
 import asyncio
 import ipaddress
 import logging
-import signal
 import sys
-from pathlib import Path
 
 from agent.kernel.natbox_door import NatboxDoor
 from agent.kernel.natbox_rules import Listen
@@ -18,6 +16,7 @@ from natbox.service import NatBoxService
 from proto import natbox_pb2_grpc
 from proto.errors import CaasError, invalid
 from proto.names import check_ifname
+from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
 from proto.transport.server import Server
 from proto.transport.tls import COORDINATOR, TlsFiles
 
@@ -34,11 +33,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="SIGTERM ends it after the calls under way; the datapath stays and goes on.",
     )
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT", help="where to serve (mTLS)")
-    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="ca.pem, cert.pem and key.pem")
-    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="saved tables and previous settings")
+    add_common_arguments(parser, state="saved tables and previous settings")
     parser.add_argument("--trunk", required=True, metavar="LINK", help="carries the clusters' tagged frames, no others")
     parser.add_argument("--uplink", required=True, metavar="LINK", help="leads to the world; has NATBox's address")
-    parser.add_argument("--verbose", action="store_true", help="log every call")
     return parser.parse_args(argv)
 
 
@@ -55,30 +52,20 @@ def parse_listen(text: str) -> Listen | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 ended by a signal, 1 it could not run, 2 the command line is wrong."""
-    options = parse(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    try:
-        if options.trunk == options.uplink:
-            raise invalid(f"--trunk and --uplink are both {options.trunk}: NATBox has its trunk for itself")
-        asyncio.run(_serve(options))
-    except CaasError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"hint: {exc.hint}", file=sys.stderr)
-        return exc.code.exit_status
-    return 0
+    return run_daemon(parse(sys.argv[1:] if argv is None else argv), _run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.trunk == options.uplink:
+        raise invalid(f"--trunk and --uplink are both {options.trunk}: NATBox has its trunk for itself")
+    asyncio.run(_serve(options))
 
 
 async def _serve(options: argparse.Namespace) -> None:
     listen = parse_listen(options.listen)
     server = Server(allowed=frozenset({COORDINATOR}))
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    ended = end_on_signal()
     door = NatboxDoor(
         trunk=check_ifname(options.trunk),
         uplink=check_ifname(options.uplink),

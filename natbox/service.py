@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
-from natbox.gatekeeper import Gatekeeper, Result
+from natbox.gatekeeper import Gatekeeper
 from proto import natbox_pb2 as pb
 from proto import natbox_pb2_grpc, types_pb2
-from proto.errors import CaasError, invalid
-from proto.model import Action, GatewayCounters, Plan
+from proto.errors import invalid
+from proto.model import Cost, GatewayCounters
 from proto.names import check_cluster_name
-from proto.wire import action_to_wire, gateway_table_from_wire, gateway_table_to_wire
+from proto.transport.changes import finished, follow_change, planned
+from proto.wire import gateway_table_from_wire, gateway_table_to_wire
 
 
 class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
@@ -51,17 +52,17 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
     async def Apply(self, request: pb.NatBoxApplyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         desired = gateway_table_from_wire(request.desired)
         if request.dry_run:
-            yield _planned(await asyncio.to_thread(self._gatekeeper.plan, desired))
-            yield _result(Result(generation=desired.generation, kernel_writes=0))
+            yield planned(await asyncio.to_thread(self._gatekeeper.plan, desired))
+            yield finished(Cost(generation=desired.generation))
             return
-        async for event in _events(lambda **callbacks: self._gatekeeper.apply(desired, **callbacks)):
+        async for event in follow_change(lambda **callbacks: self._gatekeeper.apply(desired, **callbacks)):
             yield event
 
     async def Destroy(self, request: pb.NatBoxDestroyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         if not request.cluster:
             raise invalid("destroy: a cluster's name is needed")
         cluster = check_cluster_name(request.cluster)
-        async for event in _events(
+        async for event in follow_change(
             lambda **callbacks: self._gatekeeper.destroy(cluster, dry_run=request.dry_run, **callbacks)
         ):
             yield event
@@ -79,52 +80,4 @@ def _counters_to_wire(counters: GatewayCounters) -> pb.NatBoxCountersReply.PerVi
         in_packets=counters.in_packets,
         in_bytes=counters.in_bytes,
         drops=dict(counters.drops),
-    )
-
-
-async def _events(operation: Callable[..., Result]) -> AsyncIterator[types_pb2.ApplyEvent]:
-    """Run *operation* on a thread; its plan, each finished action and its result as events.
-
-    A caller that goes away does not interrupt it: a half-made table would be worse than a made one.
-    """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[types_pb2.ApplyEvent | None] = asyncio.Queue()
-    index: dict[int, int] = {}
-    began = loop.time()
-
-    def emit(event: types_pb2.ApplyEvent | None) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, event)
-
-    def on_plan(plan: Plan) -> None:
-        index.update({id(action): number for number, action in enumerate(plan)})
-        emit(_planned(plan))
-
-    def on_done(action: Action) -> None:
-        finished = types_pb2.ApplyEvent.Finished(index=index[id(action)], seconds=loop.time() - began)
-        emit(types_pb2.ApplyEvent(finished=finished))
-
-    def run() -> Result | CaasError:
-        try:
-            return operation(on_plan=on_plan, on_done=on_done)
-        except CaasError as error:
-            return error
-        finally:
-            emit(None)
-
-    work = asyncio.ensure_future(asyncio.to_thread(run))
-    while (event := await queue.get()) is not None:
-        yield event
-    outcome = await work
-    if isinstance(outcome, CaasError):
-        raise outcome
-    yield _result(outcome)
-
-
-def _planned(plan: Plan) -> types_pb2.ApplyEvent:
-    return types_pb2.ApplyEvent(planned=types_pb2.ApplyEvent.Planned(actions=map(action_to_wire, plan)))
-
-
-def _result(result: Result) -> types_pb2.ApplyEvent:
-    return types_pb2.ApplyEvent(
-        result=types_pb2.ApplyEvent.Result(generation=result.generation, kernel_writes=result.kernel_writes)
     )

@@ -1,1 +1,1 @@
-"""The contract between processes: messages, stubs, and the vocabulary they share. No I/O here."""
+"""The contract between processes: messages, stubs, and the vocabulary they share. I/O only in transport/ and disk.py."""

@@ -6,12 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proto.errors import CaasError
+from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
 
 if TYPE_CHECKING:
     from agent.containers.exec import ExecDoor
@@ -30,34 +29,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--name", required=True, help="this host's name, as cluster files call it")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT", help="where to serve (mTLS)")
-    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="ca.pem, cert.pem and key.pem")
-    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="containers and saved states")
+    add_common_arguments(parser, state="containers and saved states")
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="sockets and locks; may be on tmpfs")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/caas/images"), metavar="DIR")
     parser.add_argument(
         "--vlan", choices=("auto", "kernel", "bpf"), default="auto", help="realisation of vlan devices (auto: probed)"
     )
-    parser.add_argument("--verbose", action="store_true", help="log every call")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 ended by a signal, 1 it could not run, 2 the command line is wrong."""
-    options = parse(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    try:
-        return _run(options)
-    except CaasError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"hint: {exc.hint}", file=sys.stderr)
-        return 1
+    return run_daemon(parse(sys.argv[1:] if argv is None else argv), _run)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     from agent.containers.door import LxcDoor
     from agent.containers.exec import ExecDoor
     from agent.host import Host
@@ -73,7 +59,6 @@ def _run(options: argparse.Namespace) -> int:
     ):
         host = Host(options.name, kernel, containers, SavedStates(options.state / "desired"))
         asyncio.run(_serve(options, host, commands))
-    return 0
 
 
 async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) -> None:
@@ -84,9 +69,7 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) ->
 
     server = Server(allowed=frozenset({COORDINATOR}))
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    ended = end_on_signal()
     await asyncio.to_thread(host.restore)
     agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands), server.grpc)
     await server.start()

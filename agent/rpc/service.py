@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
-from agent.host import Host, Result
+from agent.host import Host
 from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
-from proto.model import Action, Plan
+from proto.model import Cost
 from proto.names import make_lxc_name
+from proto.transport.changes import finished, follow_change, planned
 from proto.transport.failures import error_to_wire
-from proto.wire import action_to_wire, cluster_host_from_wire, container_to_wire, host_state_to_wire
+from proto.wire import cluster_host_from_wire, container_to_wire, host_state_to_wire
 
 T = TypeVar("T")
 CHUNK = 64 << 10
@@ -91,16 +92,16 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         desired = cluster_host_from_wire(request.desired)
         if request.dry_run:
-            yield _planned(await asyncio.to_thread(self._host.plan, desired))
-            yield _result(Result(generation=desired.generation, kernel_writes=0, container_writes=0))
+            yield planned(await asyncio.to_thread(self._host.plan, desired))
+            yield finished(Cost(generation=desired.generation))
             return
-        async for event in _events(lambda **callbacks: self._host.apply(desired, **callbacks)):
+        async for event in follow_change(lambda **callbacks: self._host.apply(desired, **callbacks)):
             yield event
 
     async def Destroy(self, request: pb.DestroyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         if not request.cluster:
             raise invalid("destroy: a cluster's name is needed")
-        async for event in _events(
+        async for event in follow_change(
             lambda **callbacks: self._host.destroy(request.cluster, dry_run=request.dry_run, **callbacks)
         ):
             yield event
@@ -178,63 +179,6 @@ async def _merge(process: Process) -> AsyncIterator[pb.ExecOutput]:
     finally:
         for reader in readers:
             reader.cancel()
-
-
-async def _events(operation: Callable[..., Result]) -> AsyncIterator[types_pb2.ApplyEvent]:
-    """Run *operation* on a thread; its plan, each finished action and its result as events.
-
-    A caller that goes away does not interrupt it: a half-made host would be worse than a made one.
-    """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[types_pb2.ApplyEvent] = asyncio.Queue()
-    index: dict[int, int] = {}
-    began = loop.time()
-
-    def emit(event: types_pb2.ApplyEvent) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, event)
-
-    def on_plan(plan: Plan) -> None:
-        index.update({id(action): number for number, action in enumerate(plan)})
-        emit(_planned(plan))
-
-    def on_done(action: Action) -> None:
-        finished = types_pb2.ApplyEvent.Finished(index=index[id(action)], seconds=loop.time() - began)
-        emit(types_pb2.ApplyEvent(finished=finished))
-
-    work = asyncio.ensure_future(asyncio.to_thread(operation, on_plan=on_plan, on_done=on_done))
-    async for event in _until(work, queue):
-        yield event
-    yield _result(await work)
-
-
-async def _until(
-    work: Awaitable[Result], queue: asyncio.Queue[types_pb2.ApplyEvent]
-) -> AsyncIterator[types_pb2.ApplyEvent]:
-    future = asyncio.ensure_future(work)
-    while not (future.done() and queue.empty()):
-        getter = asyncio.ensure_future(queue.get())
-        await asyncio.wait({getter, future}, return_when=asyncio.FIRST_COMPLETED)
-        if getter.done():
-            yield getter.result()
-        else:
-            getter.cancel()
-            # Callbacks were scheduled on this loop before the future's own: let them in.
-            await asyncio.sleep(0)
-
-
-def _planned(plan: Plan) -> types_pb2.ApplyEvent:
-    actions = [action_to_wire(action) for action in plan]
-    return types_pb2.ApplyEvent(planned=types_pb2.ApplyEvent.Planned(actions=actions))
-
-
-def _result(result: Result) -> types_pb2.ApplyEvent:
-    return types_pb2.ApplyEvent(
-        result=types_pb2.ApplyEvent.Result(
-            generation=result.generation,
-            kernel_writes=result.kernel_writes,
-            container_writes=result.container_writes,
-        )
-    )
 
 
 def _memory_available() -> int:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.rpc.service import CoordinatorService
 from proto import coordinator_pb2_grpc
-from proto.errors import CaasError
+from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
 from proto.transport.server import Server
 from proto.transport.tls import TlsFiles
 
@@ -32,27 +31,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--socket", required=True, type=Path, metavar="PATH", help="unix socket for the command line")
     parser.add_argument("--socket-mode", default="600", metavar="MODE", help="its mode, octal (default: 600)")
     parser.add_argument("--listen", metavar="ADDRESS:PORT", help="serve on TCP as well (mTLS, caas:user certificates)")
-    parser.add_argument("--tls", required=True, type=Path, metavar="DIR", help="ca.pem, cert.pem and key.pem")
-    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="the journal")
-    parser.add_argument("--verbose", action="store_true", help="log every call")
+    add_common_arguments(parser, state="the journal")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 ended by a signal, 1 it could not run, 2 the command line is wrong."""
-    options = parse(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    try:
-        asyncio.run(_serve(options))
-    except CaasError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"hint: {exc.hint}", file=sys.stderr)
-        return 1
-    return 0
+    return run_daemon(parse(sys.argv[1:] if argv is None else argv), lambda options: asyncio.run(_serve(options)))
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -70,9 +55,7 @@ async def _serve(options: argparse.Namespace) -> None:
         remote.listen_tcp(options.listen, tls)
         servers.append(remote)
     service = CoordinatorService(journal, fleet)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    ended = end_on_signal()
     for server in servers:
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(service, server.grpc)
         await server.start()

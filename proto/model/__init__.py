@@ -16,7 +16,7 @@ from proto.model.network import (
     check_mtu,
     check_vid,
 )
-from proto.model.plan import Action, Plan, Thing, Verb, kind_of, name_of
+from proto.model.plan import Action, Cost, Plan, Thing, Verb, kind_of, name_of
 
 __all__ = [
     "KIND_BRIDGE",
@@ -26,6 +26,7 @@ __all__ = [
     "Bridge",
     "ClusterHost",
     "Container",
+    "Cost",
     "Datapath",
     "Gateway",
     "GatewayCounters",

@@ -71,3 +71,15 @@ class Action:
 
 
 Plan = tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What bringing a cluster's generation into force took: changing calls to the kernel and to LXC.
+
+    Both are 0 where nothing was pending.
+    """
+
+    generation: int
+    kernel_writes: int = 0
+    container_writes: int = 0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.host import Host, Result
+from agent.host import Host
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
-from proto.model import ClusterHost
+from proto.model import ClusterHost, Cost
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.things import TRUNK, make_container, make_desired
 
@@ -23,7 +23,7 @@ def make_host(folder: Path, kernel: FakeKernel | None = None, containers: FakeCo
     return Host("host1", kernel, containers or FakeContainers(), SavedStates(folder))
 
 
-def apply(host: Host, desired: ClusterHost) -> Result:
+def apply(host: Host, desired: ClusterHost) -> Cost:
     return host.apply(desired, on_plan=lambda _: None, on_done=lambda _: None)
 
 

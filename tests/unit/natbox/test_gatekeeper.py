@@ -177,7 +177,7 @@ def test_counters_of_one_cluster_leave_out_the_trunks(door: FakeDoor, tmp_path: 
 def test_a_damaged_file_is_named_and_not_skipped(tmp_path: Path) -> None:
     SavedTables(tmp_path).save(FIRST)
     (tmp_path / "demo.json").write_text("{")
-    with pytest.raises(CaasError, match=r"demo\.json: not a saved table"):
+    with pytest.raises(CaasError, match=r"demo\.json: not a saved state"):
         SavedTables(tmp_path).load()
 
 
