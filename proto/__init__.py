@@ -1,1 +1,1 @@
-"""The contract between processes: messages, stubs, and the vocabulary they share. I/O only in transport/ and disk.py."""
+"""The contract between processes: messages, stubs, the vocabulary they share. I/O in transport/ and disk.py only."""

@@ -48,7 +48,7 @@ STATUS: dict[str, Any] = {
 }
 
 
-def _event(state: int, title: str = "", **more: Any) -> pb.Event:
+def _event(state: pb.Event.State, title: str = "", **more: Any) -> pb.Event:
     return pb.Event(id=title, title=title, state=state, **more)
 
 

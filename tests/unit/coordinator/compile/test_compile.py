@@ -70,7 +70,7 @@ def test_a_vlan_network_is_a_bridge_and_a_vlan_of_the_trunk() -> None:
         Bridge(name="lxcbr100", mtu=1500, mark=mark),
         Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1500, master="lxcbr100", mark=mark),
     }
-    assert host.state.addresses == host.state.routes == host.state.rules == host.state.masquerades == ()
+    assert not any((host.state.addresses, host.state.routes, host.state.rules, host.state.masquerades))
 
 
 def test_a_host_without_containers_gets_nothing() -> None:

@@ -34,7 +34,8 @@ def clusters(draw: st.DrawFn) -> ClusterFile:
     taken = {network.gateway for network in networks.values()}
     for index, name in enumerate(draw(st.lists(NAMES, min_size=1, max_size=20, unique=True))):
         network = networks[draw(st.sampled_from(sorted(networks)))]
-        address = draw(st.none() | st.integers(1, 28).map(lambda number, n=network: n.subnet.network_address + number))
+        number = draw(st.none() | st.integers(1, 28))
+        address = None if number is None else network.subnet.network_address + number
         address = None if address in taken else address
         taken.add(address)
         containers[name] = ContainerSpec(
