@@ -21,10 +21,14 @@ from tests.lxc.test_door import cgroups_of, inside, is_gone, pid_of, pings
 
 
 def test_one_container(
-    door: LxcDoor, state: Path, container: Callable[..., Container], capsys: pytest.CaptureFixture[str]
+    open_door: Callable[..., LxcDoor],
+    state: Path,
+    container: Callable[..., Container],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     version = 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1
     assert os.environ.get("REQUIRE_CGROUP", str(version)) == str(version)
+    door = open_door(workers=1)  # a guest without hardware virtualisation starts each interpreter in seconds
     one = container()
     assert door.lacks([one]) == ()
     door.create(one)

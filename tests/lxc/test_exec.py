@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from proto.errors import CaasError, Code
 from proto.model import Container
 
 Make = Callable[..., Container]
+_serial = itertools.count(100)
 
 
 @pytest.fixture
@@ -28,12 +30,23 @@ def name(door: LxcDoor, container: Make) -> str:
     return one.name
 
 
-def sleepers(door: LxcDoor, seconds: str) -> list[int]:
+@pytest.fixture
+def seconds() -> str:
+    """How long to sleep: far longer than any test, and a number that nobody else uses."""
+    return f"{os.getpid()}{next(_serial)}1"
+
+
+def sleepers(seconds: str) -> list[int]:
     """Processes of the machine that are `sleep SECONDS`."""
+    return running("sleep", seconds)
+
+
+def running(*argv: str) -> list[int]:
+    """Processes of the machine that were started as *argv*."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes() == f"sleep\0{seconds}\0".encode():
+            if path.read_bytes() == "\0".join((*argv, "")).encode():
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -110,22 +123,22 @@ async def test_a_command_that_does_not_read_its_input(exec_door: ExecDoor, name:
     assert (await exec_door.run(name, ["true"], stdin=b"x" * 1_000_000)).status == 0
 
 
-async def test_timeout_kills_all_of_it(exec_door: ExecDoor, door: LxcDoor, name: str) -> None:
+async def test_timeout_kills_all_of_it(exec_door: ExecDoor, name: str, seconds: str) -> None:
     with pytest.raises(CaasError, match=r"not done within 0\.5 s") as failure:
-        await exec_door.run(name, ["sh", "-c", "sleep 4711 & sleep 4711"], timeout=0.5)
+        await exec_door.run(name, ["sh", "-c", f"sleep {seconds} & sleep {seconds}"], timeout=0.5)
     assert failure.value.code is Code.TIMEOUT
-    await wait_for(lambda: not sleepers(door, "4711"), "the command's processes live on")
+    await wait_for(lambda: not sleepers(seconds), "the command's processes live on")
 
 
-async def test_cancelling_kills(exec_door: ExecDoor, door: LxcDoor, name: str) -> None:
-    task = asyncio.create_task(exec_door.run(name, ["sleep", "4712"]))
-    await wait_for(lambda: bool(sleepers(door, "4712")), "it never ran")
+async def test_cancelling_kills(exec_door: ExecDoor, name: str, seconds: str) -> None:
+    task = asyncio.create_task(exec_door.run(name, ["sleep", seconds]))
+    await wait_for(lambda: bool(sleepers(seconds)), "it never ran")
     began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert time.monotonic() - began < 4, "it was left to end by itself"
-    await wait_for(lambda: not sleepers(door, "4712"), "it lives on")
+    await wait_for(lambda: not sleepers(seconds), "it lives on")
 
 
 async def test_kill_gives_137(exec_door: ExecDoor, name: str) -> None:
@@ -135,18 +148,19 @@ async def test_kill_gives_137(exec_door: ExecDoor, name: str) -> None:
         assert await asyncio.wait_for(process.wait(), 5) == 137
 
 
-async def test_many_at_once_block_nobody(exec_door: ExecDoor, door: LxcDoor, name: str, container: Make) -> None:
-    async def sleep() -> int:
-        return (await exec_door.run(name, ["sleep", "2"])).status
-
-    tasks = [asyncio.create_task(sleep()) for _ in range(40)]
-    await wait_for(lambda: len(sleepers(door, "2")) == 40, "not all run at once")
+async def test_many_at_once_block_nobody(
+    exec_door: ExecDoor, door: LxcDoor, name: str, container: Make, seconds: str
+) -> None:
+    script = "while [ ! -e /done ]; do sleep 0.1; done"
+    tasks = [asyncio.create_task(exec_door.run(name, ["sh", "-c", script, seconds])) for _ in range(40)]
+    await wait_for(lambda: len(running("sh", "-c", script, seconds)) == 40, "not all run at once")
     other = container(2)
     await asyncio.to_thread(door.create, other)
     await asyncio.to_thread(door.start, other)
     await asyncio.to_thread(door.stop, other)
     assert not any(task.done() for task in tasks), "starting and stopping waited for the commands"
-    assert set(await asyncio.gather(*tasks)) == {0}
+    await exec_door.run(name, ["touch", "/done"])
+    assert {done.status for done in await asyncio.gather(*tasks)} == {0}
 
 
 async def test_no_container(exec_door: ExecDoor, door: LxcDoor, container: Make) -> None:
@@ -166,10 +180,10 @@ async def test_no_command(exec_door: ExecDoor, argv: list[str]) -> None:
 
 
 async def test_stopping_the_container_ends_its_commands(
-    exec_door: ExecDoor, door: LxcDoor, name: str, container: Make
+    exec_door: ExecDoor, door: LxcDoor, name: str, container: Make, seconds: str
 ) -> None:
-    async with await exec_door.spawn(name, ["sleep", "4713"]) as process:
-        await wait_for(lambda: bool(sleepers(door, "4713")), "it never ran")
+    async with await exec_door.spawn(name, ["sleep", seconds]) as process:
+        await wait_for(lambda: bool(sleepers(seconds)), "it never ran")
         await asyncio.to_thread(door.stop, container())
         assert await asyncio.wait_for(process.wait(), 5) == 137
 

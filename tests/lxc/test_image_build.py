@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -16,7 +18,8 @@ from agent.containers.image import ImageStore
 from agent.containers.image_build import build_image
 from proto.errors import CaasError, Code
 
-SLOW = "#!/bin/sh\ntouch /root/started\nmount -t tmpfs tmpfs /mnt\nsleep 4720 &\nsleep 4721\n"
+SLOW = "touch /root/started\nmount -t tmpfs tmpfs /mnt\nsleep {0}0 &\nsleep {0}1\n"
+_serial = itertools.count()
 
 
 def quiet(_: str) -> None: ...
@@ -115,14 +118,19 @@ def test_nothing_changed_is_no_work_and_a_change_is_a_build_beside(store: ImageS
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_cut_off(store: ImageStore, number: signal.Signals) -> None:
-    declare(store, slow=SLOW)
+    seconds = f"{os.getpid()}{next(_serial)}"  # nobody else's
+    declare(store, slow=SLOW.format(seconds))
     root = Path(__file__).parents[2]
     with subprocess.Popen(command(store, "build", "box"), cwd=root, stderr=subprocess.DEVNULL) as builder:
-        wait_until(lambda: running("sleep", "4721"), "the script never ran")
-        (temporary,) = (store.images / "box").glob(".building-*")
-        assert (temporary / "rootfs/root/started").exists()
-        builder.send_signal(number)
-    wait_until(lambda: not running("sleep", "4721") and not running("sleep", "4720"), "what it started lives on")
+        try:
+            wait_until(lambda: running("sleep", seconds + "1"), "the script never ran")
+            (temporary,) = (store.images / "box").glob(".building-*")
+            assert (temporary / "rootfs/root/started").exists()
+            builder.send_signal(number)
+            builder.wait(15)
+        finally:
+            builder.kill()
+    wait_until(lambda: not any(running("sleep", seconds + end) for end in "01"), "what it started lives on")
     assert str(store.images) not in Path("/proc/self/mountinfo").read_text()
     assert store.builds("box") == ()
     declare(store, slow="true")
