@@ -12,7 +12,7 @@ from coordinator.nova.goals import PYTHON, READY, Goal, Look, Unit, make_program
 from coordinator.nova.secrets import Secrets
 from coordinator.nova.site import Role, Site
 from coordinator.steps import Shell
-from proto.errors import CaasError, Code
+from proto.errors import CaasError
 
 #: What starting one service may take on a loaded machine, in seconds.
 SERVICE_SECONDS = 240.0
@@ -125,8 +125,3 @@ class ServiceStep:
 
 def _describe(unit: Unit) -> dict[str, Any]:
     return {"name": unit.name, "reads": [file.path for file in unit.files]}
-
-
-def failed(message: str, *, hint: str = "") -> CaasError:
-    """A CaasError with code FAILED."""
-    return CaasError(Code.FAILED, message, hint=hint)
