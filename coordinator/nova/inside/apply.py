@@ -16,6 +16,8 @@ import time
 from typing import Any
 
 STARTED = "/run/caas/started/"
+#: Where systemctl talks to systemd before and without D-Bus.
+SYSTEMD = "/run/systemd/private"
 PAUSE = 0.05
 LOG_LINES = 12
 #: How long systemd's own restarts are waited for after a start that failed.
@@ -73,6 +75,18 @@ def run_command(command: dict[str, Any]) -> None:
     if done.returncode != 0:
         lines = (done.stdout + done.stderr).splitlines()[-LOG_LINES:]
         sys.exit("\n".join([f"{command['argv'][0]} ended with {done.returncode}", *lines]))
+
+
+def wait_for_systemd(deadline: float) -> None:
+    """Wait until systemd takes requests: a container counts as started as soon as its init runs."""
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(SYSTEMD)
+                return
+            except OSError:
+                time.sleep(PAUSE)
+    sys.exit(f"systemd takes no requests at {SYSTEMD}")
 
 
 def _active(unit: str) -> str:
@@ -141,6 +155,8 @@ def main(job: dict[str, Any]) -> None:
         write_file(entry)
     for command in job["before"]:
         run_command(command)
+    if job["units"]:
+        wait_for_systemd(deadline)
     for unit in job["units"]:
         start_unit(unit)
     for unit, place in job["wait"]:
