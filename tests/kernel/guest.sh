@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs inside the guest as root: `guest.sh REPOSITORY PYTHON ARGUMENTS...`, each of ARGUMENTS being those of one run of
-# pytest, separated by commas. The guest's root is the host's, read-only over 9p without a cache: a second,
-# cached export of it (tag `cached`) makes starting a program several times as fast.
+# Runs inside the guest as root: `guest.sh REPOSITORY PYTHON NAME ARGUMENTS [NAME ARGUMENTS]...`: each ARGUMENTS, one
+# word quoted for the shell, is a run of pytest called NAME. The guest's root is the host's, read-only over 9p without a
+# cache: a second, cached export of it (tag `cached`) makes starting a program several times as fast.
 set -u
 repository=$1 python=$2
 shift 2
@@ -11,9 +11,10 @@ for folder in proc sys dev run tmp; do mount --rbind "/$folder" "$root/$folder";
 mkdir -p /run/caas-test
 export REQUIRE_KINDS=vlan REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
 echo "=== guest: $(uname -r)"
-for arguments in "$@"; do
+while [ $# -gt 1 ]; do
 	chroot "$root" /bin/sh -c "cd $repository && exec $python -m pytest -q -p no:cacheprovider --color=no --tb=short \
-		--durations=10 $(echo "$arguments" | tr , ' ')" 2>&1
-	echo "=== $arguments: status $?"
+		--durations=10 $2" 2>&1
+	echo "=== $1: status $?"
+	shift 2
 done
 echo "=== end"

@@ -113,8 +113,8 @@ class Refused:
     make: Callable[[Vlan], Vlan]
     code: Code
     words: str
-    before: str = "true"
-    after: str = "true"
+    before: str = ""
+    after: str = ""
 
 
 REFUSALS = {
@@ -146,15 +146,21 @@ REFUSALS = {
 def test_what_is_refused_is_named_and_leaves_nothing(site: Site, door: NetlinkDoor, bridge: Bridge, vlan: Vlan) -> None:
     door.create(bridge)
     door.create(replace(vlan, name="eth1.7", vid=7))
-    for name, refused in REFUSALS.items():
-        run(refused.before, netns=site.host)
-        before = oracle.snapshot(site.host)
+    clean = oracle.snapshot(site.host)
+    # Those that need nothing put in the way come first and are judged together: a look at everything takes its time.
+    for name, refused in sorted(REFUSALS.items(), key=lambda item: item[1].before):
+        if refused.before:
+            assert oracle.snapshot(site.host) == clean
+            run(refused.before, netns=site.host)
+            obstructed = oracle.snapshot(site.host)
         with pytest.raises(CaasError) as caught:
             door.create(refused.make(vlan))
         assert caught.value.code is refused.code, name
         assert refused.words in caught.value.message
-        assert oracle.snapshot(site.host) == before, name
-        run(refused.after, netns=site.host)
+        if refused.before:
+            assert oracle.snapshot(site.host) == obstructed, name
+            run(refused.after, netns=site.host)
+            clean = oracle.snapshot(site.host)
     door.create(vlan)
 
 
