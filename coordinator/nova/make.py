@@ -10,6 +10,7 @@ from typing import Any
 from coordinator.nova.compute import computes_at_once, make_compute_steps
 from coordinator.nova.control import make_control_steps
 from coordinator.nova.database import make_database_steps
+from coordinator.nova.forget import make_forget_step
 from coordinator.nova.glance import make_glance_steps
 from coordinator.nova.goals import Look
 from coordinator.nova.keystone import make_keystone_steps
@@ -17,9 +18,9 @@ from coordinator.nova.messaging import make_messaging_steps
 from coordinator.nova.neutron import make_neutron_steps
 from coordinator.nova.placement import make_placement_steps
 from coordinator.nova.secrets import Secrets
-from coordinator.nova.site import Site
+from coordinator.nova.site import Role, Site
 from coordinator.nova.step import World
-from coordinator.nova.verify import make_verify_steps
+from coordinator.nova.verify import Status, make_verify_steps
 from coordinator.steps import Shell, Step
 from proto.errors import invalid
 
@@ -46,6 +47,7 @@ def make_steps(
     world = World(site, secrets, looks)
     gate = compute_gate or asyncio.Semaphore(computes_at_once(DEFAULT_CORES))
     computes = make_compute_steps(world, gate)
+    status = Status(world.shell(Role.NOVA_API))
     return (
         *make_database_steps(world),
         *make_messaging_steps(world),
@@ -55,5 +57,6 @@ def make_steps(
         *make_neutron_steps(world),
         *make_control_steps(world),
         *computes,
-        *make_verify_steps(world, computes),
+        make_forget_step(world, status),
+        *make_verify_steps(world, computes, status),
     )

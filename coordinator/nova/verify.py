@@ -39,22 +39,27 @@ class Status:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._lock = asyncio.Lock()
-        self._up: frozenset[str] | None = None
+        self._states: dict[str, str] | None = None
 
     def forget(self) -> None:
-        self._up = None
+        self._states = None
 
     async def up(self) -> frozenset[str]:
         """Hosts of nova-compute services that nova calls up."""
+        return frozenset(host for host, state in (await self._look()).items() if state == "up")
+
+    async def known(self) -> frozenset[str]:
+        """Hosts of all nova-compute services that nova lists."""
+        return frozenset(await self._look())
+
+    async def _look(self) -> dict[str, str]:
         async with self._lock:
-            if self._up is None:
+            if self._states is None:
                 services = (await nova_status(self._shell))["services"]
-                self._up = frozenset(
-                    str(entry["host"])
-                    for entry in services
-                    if entry["binary"] == "nova-compute" and entry["state"] == "up"
-                )
-            return self._up
+                self._states = {
+                    str(entry["host"]): str(entry["state"]) for entry in services if entry["binary"] == "nova-compute"
+                }
+            return self._states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +159,8 @@ async def boot_test(shell: Shell, host: str) -> dict[str, Any]:
     return await run_cloud(shell, job, seconds=BOOT_SECONDS)
 
 
-def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...]) -> tuple[Step, ...]:
+def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...], status: Status) -> tuple[Step, ...]:
     """The test's image and flavor, then for each compute: up, booted."""
-    status = Status(world.shell(Role.NOVA_API))
     holder = world.site.holder(Role.NOVA_API).hostname
     prepare = PrepareStep(
         id=f"verify/prepare:{holder}",

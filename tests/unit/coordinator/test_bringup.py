@@ -125,6 +125,8 @@ async def test_removing_is_refused_with_the_list_and_done_when_allowed(rig: Rig)
     await rig.up(ONE, remove=True)
     assert not rig.fleet.containers["host2"].containers
     assert not rig.fleet.kernels["host2"].things
+    document = await rig.status()
+    assert (document["state"], document["nova"]["computes_up"]) == ("up", 1)
 
 
 async def test_renumbering_is_refused(rig: Rig) -> None:
