@@ -308,19 +308,3 @@ def test_a_vid_of_another_cluster_is_refused_before_anything(demonstration: Demo
     done = demonstration.caas("up", str(file), status=1)
     assert b"100" in done.stderr
     assert demonstration.document("status", "red", "--json")["state"] == "absent"
-
-
-def test_a_clusters_down_leaves_the_hosts_as_they_were(demonstration: Demonstration) -> None:
-    demonstration.caas("down", "demo")
-    listed = demonstration.document("status", "--json")["clusters"]
-    assert "demo" not in {entry["cluster"] for entry in listed}
-    assert demonstration.document("status", "demo", "--json")["state"] == "absent"
-    for host in ("host1", "host2"):
-        enter = ["nsenter", f"--net=/run/netns/{demonstration.namespace(host)}"]
-        links = json.loads(subprocess.run([*enter, "ip", "-json", "link"], capture_output=True, check=True).stdout)
-        assert {link["ifname"] for link in links} == {"lo", "eth0", "eth1"}
-        filters = subprocess.run(
-            [*enter, "tc", "filter", "show", "dev", "eth1", "ingress"], capture_output=True, check=True
-        )
-        assert filters.stdout == b""
-    demonstration.caas("down", "demo")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 from tests.support.demonstration import Demonstration
 from tests.support.fingerprint import difference, take
 from tests.support.netns import poll_until
@@ -11,6 +14,21 @@ def left_behind(demonstration: Demonstration) -> str:
     """What is new or changed since before the demonstration. What others ended meanwhile is their affair."""
     lines = difference(demonstration.before, take()).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("processes: - ", "cgroups: - ")))
+
+
+def test_a_clusters_down_leaves_the_hosts_as_they_were(demonstration: Demonstration) -> None:
+    demonstration.caas("down", "demo")
+    assert demonstration.document("status", "--json") == {"clusters": []}
+    assert demonstration.document("status", "demo", "--json")["state"] == "absent"
+    for host in ("host1", "host2"):
+        enter = ["nsenter", f"--net=/run/netns/{demonstration.namespace(host)}"]
+        links = json.loads(subprocess.run([*enter, "ip", "-json", "link"], capture_output=True, check=True).stdout)
+        assert {link["ifname"] for link in links} == {"lo", "eth0", "eth1"}
+        filters = subprocess.run(
+            [*enter, "tc", "filter", "show", "dev", "eth1", "ingress"], capture_output=True, check=True
+        )
+        assert filters.stdout == b""
+    demonstration.caas("down", "demo")
 
 
 def test_after_demo_down_the_machine_is_as_it_was(demonstration: Demonstration) -> None:
