@@ -14,6 +14,10 @@ PREFIX = "caas"
 HOST = "host"
 #: Routes and rules carry this protocol number (rtnetlink(7): RTPROT_STATIC < n; not in rt_protos of iproute2).
 ROUTE_PROTOCOL = 0xCA
+#: The table that packets from a cluster's own addresses to a tunnel's far end are looked up in, and its rules' place:
+#: before the main table (32766), which knows that end by the underlay.
+TUNNEL_TABLE = 0xCA01
+TUNNEL_RULE_PRIORITY = 0xCA0
 
 
 @dataclass(frozen=True, slots=True)

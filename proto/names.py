@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from ipaddress import AddressValueError, IPv4Address
 
 from proto.errors import invalid
 
 IFNAME_MAX = 15
 HOSTNAME_MAX = 63
+#: RFC 1035 2.3.4: 255 octets on the wire.
+HOST_MAX = 253
 _IFNAME = re.compile(r"[^\s/:%\x00-\x1f\x7f]{1,15}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _CLUSTER = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -37,8 +40,26 @@ def check_hostname(name: str) -> str:
     return name
 
 
+def check_host(name: str) -> str:
+    """Return *name* if it can stand for a host: labels with dots between them, at most 253 characters, or an IPv4
+    address; else INVALID."""
+    try:
+        return str(IPv4Address(name))
+    except AddressValueError:
+        pass
+    labels = name.split(".")
+    if len(name) > HOST_MAX or labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
+        raise invalid(f"host {name!r}: an IPv4 address, or a lower-case name as host1 or host1.example.net")
+    return name
+
+
 def check_cluster_name(name: str) -> str:
-    """Return *name* if it can name a cluster: a host name label of at most 32 characters, else INVALID."""
+    """Return *name* if it can name a cluster: a host name label of at most 32 characters, else INVALID.
+
+    "host" is none: what clusters share on a host is marked with it (proto.marks).
+    """
+    if name == "host":
+        raise invalid("cluster name 'host': it stands for what clusters share on a host")
     if not _CLUSTER.fullmatch(name):
         raise invalid(
             f"cluster name {name!r}: 1 to {CLUSTER_MAX} of a-z, 0-9 and '-', not beginning or ending with '-'",
@@ -65,6 +86,22 @@ def make_vlan_name(parent: str, vid: int) -> str:
 def make_bridge_name(vid: int) -> str:
     """`lxcbrVID`: the bridge that a VLAN network of a cluster has on a host."""
     return make_link_name(f"lxcbr{vid}", kind="bridge")
+
+
+def make_routed_bridge_name(cluster: str, network: str) -> str:
+    """`br-CLUSTER.NETWORK`: the bridge of a routed network that is not the first of its host."""
+    return make_link_name(f"br-{cluster}.{network}", kind="bridge")
+
+
+def make_ipip_name(local: IPv4Address, remote: IPv4Address | None) -> str:
+    """`tREMOTE` where it fits, else hashed from both ends; `tunnels` for the one that leads to any of them.
+
+    Between two hosts there is one tunnel whatever the number of clusters, so no cluster's name is in it.
+    """
+    if remote is None:
+        return "tunnels"
+    readable = f"t{remote}"
+    return readable if len(readable) <= IFNAME_MAX else make_link_name(f"t{remote} from {local}", kind="ipip")
 
 
 def make_port_name(cluster: str, container: str) -> str:

@@ -49,13 +49,29 @@ class Vlan(_message.Message):
     mark: Mark
     def __init__(self, name: _Optional[str] = ..., parent: _Optional[str] = ..., vid: _Optional[int] = ..., mtu: _Optional[int] = ..., master: _Optional[str] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
+class Ipip(_message.Message):
+    __slots__ = ("name", "local", "remote", "mtu", "mark")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    local: str
+    remote: str
+    mtu: int
+    mark: Mark
+    def __init__(self, name: _Optional[str] = ..., local: _Optional[str] = ..., remote: _Optional[str] = ..., mtu: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
 class Link(_message.Message):
-    __slots__ = ("bridge", "vlan")
+    __slots__ = ("bridge", "vlan", "ipip")
     BRIDGE_FIELD_NUMBER: _ClassVar[int]
     VLAN_FIELD_NUMBER: _ClassVar[int]
+    IPIP_FIELD_NUMBER: _ClassVar[int]
     bridge: Bridge
     vlan: Vlan
-    def __init__(self, bridge: _Optional[_Union[Bridge, _Mapping]] = ..., vlan: _Optional[_Union[Vlan, _Mapping]] = ...) -> None: ...
+    ipip: Ipip
+    def __init__(self, bridge: _Optional[_Union[Bridge, _Mapping]] = ..., vlan: _Optional[_Union[Vlan, _Mapping]] = ..., ipip: _Optional[_Union[Ipip, _Mapping]] = ...) -> None: ...
 
 class Address(_message.Message):
     __slots__ = ("link", "address")
@@ -66,18 +82,20 @@ class Address(_message.Message):
     def __init__(self, link: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("dst", "dev", "via", "src", "table")
+    __slots__ = ("dst", "dev", "via", "src", "table", "encap")
     DST_FIELD_NUMBER: _ClassVar[int]
     DEV_FIELD_NUMBER: _ClassVar[int]
     VIA_FIELD_NUMBER: _ClassVar[int]
     SRC_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
+    ENCAP_FIELD_NUMBER: _ClassVar[int]
     dst: str
     dev: str
     via: str
     src: str
     table: int
-    def __init__(self, dst: _Optional[str] = ..., dev: _Optional[str] = ..., via: _Optional[str] = ..., src: _Optional[str] = ..., table: _Optional[int] = ...) -> None: ...
+    encap: str
+    def __init__(self, dst: _Optional[str] = ..., dev: _Optional[str] = ..., via: _Optional[str] = ..., src: _Optional[str] = ..., table: _Optional[int] = ..., encap: _Optional[str] = ...) -> None: ...
 
 class Rule(_message.Message):
     __slots__ = ("priority", "src", "dst", "table")
@@ -100,6 +118,20 @@ class Masquerade(_message.Message):
     exempt: _containers.RepeatedScalarFieldContainer[str]
     mark: Mark
     def __init__(self, source: _Optional[str] = ..., exempt: _Optional[_Iterable[str]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class Forward(_message.Message):
+    __slots__ = ("address", "port", "to", "to_port", "mark")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    TO_PORT_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    to: str
+    to_port: int
+    mark: Mark
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., to: _Optional[str] = ..., to_port: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
 class Nic(_message.Message):
     __slots__ = ("bridge", "port", "mac", "mtu", "address", "gateway")
@@ -146,20 +178,22 @@ class Container(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., hostname: _Optional[str] = ..., image: _Optional[str] = ..., nic: _Optional[_Union[Nic, _Mapping]] = ..., hosts: _Optional[_Iterable[_Union[HostEntry, _Mapping]]] = ..., roles: _Optional[_Iterable[str]] = ..., clone_of: _Optional[str] = ..., running: bool = ...) -> None: ...
 
 class HostState(_message.Message):
-    __slots__ = ("links", "addresses", "routes", "rules", "masquerades", "containers")
+    __slots__ = ("links", "addresses", "routes", "rules", "masquerades", "containers", "forwards")
     LINKS_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     MASQUERADES_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    FORWARDS_FIELD_NUMBER: _ClassVar[int]
     links: _containers.RepeatedCompositeFieldContainer[Link]
     addresses: _containers.RepeatedCompositeFieldContainer[Address]
     routes: _containers.RepeatedCompositeFieldContainer[Route]
     rules: _containers.RepeatedCompositeFieldContainer[Rule]
     masquerades: _containers.RepeatedCompositeFieldContainer[Masquerade]
     containers: _containers.RepeatedCompositeFieldContainer[Container]
-    def __init__(self, links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., masquerades: _Optional[_Iterable[_Union[Masquerade, _Mapping]]] = ..., containers: _Optional[_Iterable[_Union[Container, _Mapping]]] = ...) -> None: ...
+    forwards: _containers.RepeatedCompositeFieldContainer[Forward]
+    def __init__(self, links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., masquerades: _Optional[_Iterable[_Union[Masquerade, _Mapping]]] = ..., containers: _Optional[_Iterable[_Union[Container, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ...) -> None: ...
 
 class ClusterHost(_message.Message):
     __slots__ = ("cluster", "host", "generation", "state")

@@ -16,10 +16,12 @@ from proto.model import (
     Bridge,
     ClusterHost,
     Container,
+    Forward,
     Gateway,
     GatewayTable,
     HostEntry,
     HostState,
+    Ipip,
     Link,
     Masquerade,
     Neighbour,
@@ -99,6 +101,9 @@ def link_to_wire(link: Link) -> pb.Link:
                 name=link.name, parent=link.parent, vid=link.vid, mtu=link.mtu, master=link.master, mark=mark
             )
             return pb.Link(vlan=vlan)
+        case Ipip():
+            ipip = pb.Ipip(name=link.name, local=str(link.local), remote=_text(link.remote), mtu=link.mtu, mark=mark)
+            return pb.Link(ipip=ipip)
 
 
 def link_from_wire(message: pb.Link) -> Link:
@@ -118,6 +123,16 @@ def link_from_wire(message: pb.Link) -> Link:
                     master=vlan.master,
                     mark=mark_from_wire(vlan.mark),
                 )
+        case "ipip":
+            with _field("ipip"):
+                ipip = message.ipip
+                return Ipip(
+                    name=ipip.name,
+                    local=_ip("local", ipip.local),
+                    remote=_ip("remote", ipip.remote) if ipip.remote else None,
+                    mtu=ipip.mtu,
+                    mark=mark_from_wire(ipip.mark),
+                )
     raise invalid("a link of no known kind", hint="the other side may be newer: upgrade this one")
 
 
@@ -130,7 +145,14 @@ def address_from_wire(message: pb.Address) -> Address:
 
 
 def route_to_wire(route: Route) -> pb.Route:
-    return pb.Route(dst=str(route.dst), dev=route.dev, via=_text(route.via), src=_text(route.src), table=route.table)
+    return pb.Route(
+        dst=str(route.dst),
+        dev=route.dev,
+        via=_text(route.via),
+        src=_text(route.src),
+        table=route.table,
+        encap=_text(route.encap),
+    )
 
 
 def route_from_wire(message: pb.Route) -> Route:
@@ -140,6 +162,7 @@ def route_from_wire(message: pb.Route) -> Route:
         via=_ip("via", message.via) if message.via else None,
         src=_ip("src", message.src) if message.src else None,
         table=message.table,
+        encap=_ip("encap", message.encap) if message.encap else None,
     )
 
 
@@ -166,6 +189,26 @@ def masquerade_from_wire(message: pb.Masquerade) -> Masquerade:
     return Masquerade(
         source=_network("source", message.source),
         exempt=_each("exempt", message.exempt, ipaddress.IPv4Network),
+        mark=mark_from_wire(message.mark),
+    )
+
+
+def forward_to_wire(forward: Forward) -> pb.Forward:
+    return pb.Forward(
+        address=str(forward.address),
+        port=forward.port,
+        to=str(forward.to),
+        to_port=forward.to_port,
+        mark=mark_to_wire(forward.mark),
+    )
+
+
+def forward_from_wire(message: pb.Forward) -> Forward:
+    return Forward(
+        address=_ip("address", message.address),
+        port=message.port,
+        to=_ip("to", message.to),
+        to_port=message.to_port,
         mark=mark_from_wire(message.mark),
     )
 
@@ -231,6 +274,7 @@ def host_state_to_wire(state: HostState) -> pb.HostState:
         rules=map(rule_to_wire, state.rules),
         masquerades=map(masquerade_to_wire, state.masquerades),
         containers=map(container_to_wire, state.containers),
+        forwards=map(forward_to_wire, state.forwards),
     )
 
 
@@ -242,6 +286,7 @@ def host_state_from_wire(message: pb.HostState) -> HostState:
         rules=_each("rules", message.rules, rule_from_wire),
         masquerades=_each("masquerades", message.masquerades, masquerade_from_wire),
         containers=_each("containers", message.containers, container_from_wire),
+        forwards=_each("forwards", message.forwards, forward_from_wire),
     )
 
 

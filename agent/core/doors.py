@@ -15,14 +15,16 @@ from proto.model import (
     Bridge,
     Container,
     Datapath,
+    Forward,
     HostState,
+    Ipip,
     Masquerade,
     Route,
     Rule,
     Vlan,
 )
 
-NetworkThing = Bridge | Vlan | Address | Route | Rule | Masquerade
+NetworkThing = Bridge | Vlan | Ipip | Address | Route | Rule | Masquerade | Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

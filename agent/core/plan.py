@@ -17,6 +17,7 @@ from proto.model import (
     Bridge,
     Container,
     HostState,
+    Ipip,
     Nic,
     Plan,
     Thing,
@@ -25,7 +26,7 @@ from proto.model import (
 )
 
 #: Bottom first: each may stand on what comes before it.
-_ORDER = ("bridge", "vlan", "address", "route", "rule", "masquerade", "container")
+_ORDER = ("bridge", "vlan", "ipip", "address", "route", "rule", "masquerade", "forward", "container")
 
 
 def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, ForeignLink]) -> Plan:
@@ -68,6 +69,7 @@ def scope(state: HostState, cluster: str) -> HostState:
         routes=tuple(route for route in state.routes if route.dev in names),
         rules=state.rules,
         masquerades=tuple(rule for rule in state.masquerades if rule.mark.cluster == cluster),
+        forwards=tuple(forward for forward in state.forwards if forward.mark.cluster == cluster),
         containers=tuple(container for container in state.containers if container.cluster == cluster),
     )
 
@@ -79,9 +81,10 @@ def _by_identity(state: HostState) -> dict[tuple[str, str], Thing]:
         state.routes,
         state.rules,
         state.masquerades,
+        state.forwards,
         state.containers,
     )
-    return {("link" if isinstance(t, Bridge | Vlan) else t.kind, t.name): t for group in groups for t in group}
+    return {("link" if isinstance(t, Bridge | Vlan | Ipip) else t.kind, t.name): t for group in groups for t in group}
 
 
 def _creation(thing: Thing, why: str) -> list[Action]:
@@ -164,7 +167,7 @@ def _creation_rank(action: Action) -> tuple[int, int]:
 def _check_names(plan: Plan, foreign: Mapping[str, ForeignLink]) -> None:
     for action in plan:
         names: tuple[str, ...] = ()
-        if action.verb is Verb.CREATE and isinstance(action.after, Bridge | Vlan):
+        if action.verb is Verb.CREATE and isinstance(action.after, Bridge | Vlan | Ipip):
             names = (action.after.name,)
         elif action.verb is Verb.CREATE and isinstance(action.after, Container):
             names = (action.after.nic.port,)

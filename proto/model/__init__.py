@@ -4,10 +4,14 @@ from proto.model.container import Container, HostEntry, Nic
 from proto.model.gateway import Gateway, GatewayCounters, GatewayPath, GatewayTable, Neighbour
 from proto.model.host import ClusterHost, Datapath, HostState
 from proto.model.network import (
+    IPIP_OVERHEAD,
     KIND_BRIDGE,
+    KIND_IPIP,
     KIND_VLAN,
     Address,
     Bridge,
+    Forward,
+    Ipip,
     Link,
     Masquerade,
     Route,
@@ -19,7 +23,9 @@ from proto.model.network import (
 from proto.model.plan import Action, Cost, Plan, Thing, Verb, kind_of, name_of
 
 __all__ = [
+    "IPIP_OVERHEAD",
     "KIND_BRIDGE",
+    "KIND_IPIP",
     "KIND_VLAN",
     "Action",
     "Address",
@@ -28,12 +34,14 @@ __all__ = [
     "Container",
     "Cost",
     "Datapath",
+    "Forward",
     "Gateway",
     "GatewayCounters",
     "GatewayPath",
     "GatewayTable",
     "HostEntry",
     "HostState",
+    "Ipip",
     "Link",
     "Masquerade",
     "Neighbour",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 
 from proto.errors import CaasError, Code, invalid
 from proto.model.container import Container
-from proto.model.network import Address, Link, Masquerade, Route, Rule
-from proto.names import check_cluster_name, check_hostname
+from proto.model.network import Address, Forward, Link, Masquerade, Route, Rule
+from proto.names import check_cluster_name, check_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class HostState:
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     masquerades: tuple[Masquerade, ...] = ()
+    forwards: tuple[Forward, ...] = ()
     containers: tuple[Container, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,7 +62,10 @@ class Datapath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterHost:
-    """One cluster's whole desired state for one host, with its generation (1, 2, …)."""
+    """One cluster's whole desired state for one host, with its generation (1, 2, …).
+
+    `host` is its name, with dots or without, or its address where it has no name.
+    """
 
     cluster: str
     host: str
@@ -70,6 +74,6 @@ class ClusterHost:
 
     def __post_init__(self) -> None:
         check_cluster_name(self.cluster)
-        check_hostname(self.host)
+        check_host(self.host)
         if self.generation < 1:
             raise invalid(f"{self.cluster} on {self.host}: generation {self.generation} is below 1")

@@ -12,9 +12,13 @@ from proto.names import check_ifname
 
 KIND_BRIDGE = "bridge"
 KIND_VLAN = "vlan"
+KIND_IPIP = "ipip"
 VID_MIN, VID_MAX = 1, 4094
 MTU_MIN, MTU_MAX = 576, 65535
 TABLE_MAIN = 254
+PORT_MAX = 65535
+#: What an outer IPv4 header without options takes of each packet (RFC 2003).
+IPIP_OVERHEAD = 20
 
 
 def check_vid(vid: int) -> int:
@@ -66,7 +70,30 @@ class Vlan:
             check_ifname(self.master)
 
 
-Link = Bridge | Vlan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ipip:
+    """One end of a tunnel: IPv4 in IPv4 (RFC 2003) between the underlay addresses *local* and *remote*.
+
+    It is up, without an address, with loose reverse-path filtering. Only inner sources that a route of ours sends
+    back by it are taken. *remote* None: the far end of each packet is what its route says (Route.encap), and packets
+    are taken from those ends.
+    """
+
+    kind: ClassVar[str] = KIND_IPIP
+    name: str
+    local: ipaddress.IPv4Address
+    remote: ipaddress.IPv4Address | None
+    mtu: int
+    mark: Mark
+
+    def __post_init__(self) -> None:
+        check_ifname(self.name)
+        check_mtu(self.mtu)
+        if self.local == self.remote:
+            raise invalid(f"tunnel {self.name}: both ends are {self.local}")
+
+
+Link = Bridge | Vlan | Ipip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +111,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """An IPv4 route in *table*; `via` and `src` may be None. Ours by its protocol number (proto.marks)."""
+    """An IPv4 route in *table*; `via` and `src` may be None. Ours by its protocol number (proto.marks).
+
+    `encap` is where the outer header goes, for a `dev` that is a tunnel without a remote; else None.
+    """
 
     kind: ClassVar[str] = "route"
     dst: ipaddress.IPv4Network
@@ -92,6 +122,7 @@ class Route:
     via: ipaddress.IPv4Address | None = None
     src: ipaddress.IPv4Address | None = None
     table: int = TABLE_MAIN
+    encap: ipaddress.IPv4Address | None = None
 
     @property
     def name(self) -> str:
@@ -125,3 +156,24 @@ class Masquerade:
     @property
     def name(self) -> str:
         return str(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """TCP to *address*:*port* of the host goes to *to*:*to_port* (a container's SSH)."""
+
+    kind: ClassVar[str] = "forward"
+    address: ipaddress.IPv4Address
+    port: int
+    to: ipaddress.IPv4Address
+    to_port: int
+    mark: Mark
+
+    def __post_init__(self) -> None:
+        for port in (self.port, self.to_port):
+            if not 1 <= port <= PORT_MAX:
+                raise invalid(f"forward {self.name}: port {port}: it must be within 1..{PORT_MAX}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.address}:{self.port}"

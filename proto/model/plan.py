@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from proto.model.container import Container
 from proto.model.gateway import Gateway, GatewayPath
-from proto.model.network import Address, Bridge, Masquerade, Route, Rule, Vlan
+from proto.model.network import Address, Bridge, Forward, Ipip, Masquerade, Route, Rule, Vlan
 
-Thing = Bridge | Vlan | Address | Route | Rule | Masquerade | Container | Gateway | GatewayPath
+Thing = Bridge | Vlan | Ipip | Address | Route | Rule | Masquerade | Forward | Container | Gateway | GatewayPath
 
 
 class Verb(enum.Enum):

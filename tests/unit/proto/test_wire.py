@@ -16,10 +16,12 @@ from proto.model import (
     Bridge,
     ClusterHost,
     Container,
+    Forward,
     Gateway,
     GatewayTable,
     HostEntry,
     HostState,
+    Ipip,
     Masquerade,
     Neighbour,
     Nic,
@@ -37,8 +39,10 @@ from proto.wire import (
 )
 
 labels = st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)
-addresses = st.integers(1, 2**32 - 2).map(IPv4Address)
+addresses = st.integers(2**26, 2**32 - 2).map(IPv4Address)
 networks = st.tuples(addresses, st.integers(8, 30)).map(lambda pair: IPv4Network(pair, strict=False))
+
+far = st.integers(2**24, 2**25).map(IPv4Address)
 interfaces = st.tuples(addresses, st.integers(8, 30)).map(IPv4Interface)
 marks = st.builds(Mark, labels, labels)
 mtus = st.integers(576, 9000)
@@ -47,6 +51,8 @@ bridges = st.builds(Bridge, name=labels, mtu=mtus, mark=marks)
 vlans = st.builds(
     Vlan, name=labels, parent=labels, vid=st.integers(1, 4094), mtu=mtus, master=labels | st.just(""), mark=marks
 )
+ipips = st.builds(Ipip, name=labels, local=addresses, remote=st.none() | far, mtu=mtus, mark=marks)
+ports = st.integers(1, 65535)
 containers = st.builds(
     Container,
     cluster=labels,
@@ -70,7 +76,7 @@ def unique(things: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object,
 
 states = st.builds(
     HostState,
-    links=unique(bridges | vlans),
+    links=unique(bridges | vlans | ipips),
     addresses=unique(st.builds(Address, link=labels, address=interfaces)),
     routes=unique(
         st.builds(
@@ -80,6 +86,7 @@ states = st.builds(
             via=st.none() | addresses,
             src=st.none() | addresses,
             table=st.integers(1, 2**31),
+            encap=st.none() | addresses,
         )
     ),
     rules=unique(
@@ -94,6 +101,7 @@ states = st.builds(
     masquerades=unique(
         st.builds(Masquerade, source=networks, exempt=st.lists(networks, max_size=2).map(tuple), mark=marks)
     ),
+    forwards=unique(st.builds(Forward, address=addresses, port=ports, to=addresses, to_port=ports, mark=marks)),
     containers=unique(containers),
 )
 
