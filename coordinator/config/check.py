@@ -9,6 +9,9 @@ from coordinator.config.cluster import ClusterFile, ContainerSpec, Network
 from coordinator.config.problem import Report, suggest
 from coordinator.nova.roles import CONTROLLER_ROLES
 
+#: NATBox knows a container by its VID and the last 16 bits of its address (docs/adr/0003).
+SERVED_PREFIXES = (16, 30)
+
 
 def check_cluster(file: ClusterFile, report: Report) -> None:
     """Report everything that can be known to be wrong from *file* alone."""
@@ -57,6 +60,10 @@ def _check_networks(file: ClusterFile, report: Report) -> None:
 def _check_gateway(file: ClusterFile, report: Report, network: Network) -> None:
     if network.gateway is None:
         return
+    if not SERVED_PREFIXES[0] <= network.subnet.prefixlen <= SERVED_PREFIXES[1]:
+        message = f"{network.subnet}: NATBox serves subnets of /{SERVED_PREFIXES[0]} to /{SERVED_PREFIXES[1]}"
+        hint = "choose another prefix length, or drop the gateway: without one the network is an island"
+        _add(file, report, ("networks", network.name, "subnet"), message, hint=hint)
     path = ("networks", network.name, "gateway")
     if wrong := _not_a_host_of(network, network.gateway):
         _add(file, report, path, wrong, hint=f"{_first_address(network)}, for example")

@@ -414,3 +414,13 @@ def test_a_stem_that_is_no_name_is_refused_with_the_way_out() -> None:
     with pytest.raises(CaasError, match="cluster name 'My File'") as caught:
         load_bytes(GOOD.replace("name: demo\n", "").encode(), file="dir/My File.yaml")
     assert "--name" in caught.value.hint
+
+
+def test_a_subnet_that_natbox_cannot_serve_is_refused_and_may_be_an_island() -> None:
+    wide = GOOD.replace("192.168.2.", "172.16.2.").replace("192.168.10.0/24", "192.168.0.0/15")
+    with pytest.raises(ConfigError) as caught:
+        load_bytes(wide.encode(), file="f.yaml")
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path) == (7, f"{NET}.subnet")
+    assert "NATBox serves subnets of /16 to /30" in problem.message
+    load_bytes(wide.replace(", gateway: 192.168.10.1", "").encode(), file="f.yaml")
