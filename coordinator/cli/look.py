@@ -93,7 +93,8 @@ def _show_cluster(document: Document) -> None:
         click.echo()
         rows = [(one["binary"], one["host"], one["state"], one["status"]) for one in services]
         print_table(("SERVICE", "HOST", "STATE", "STATUS"), rows)
-        click.echo(f"\nX")
+        count = nova["computes_up"]
+        click.echo(f"\n{count} compute{'' if count == 1 else 's'} up")
 
 
 @click.command(short_help="Try whether containers reach each other and nova is up.")

@@ -248,6 +248,7 @@ def test_status(caas: Any) -> None:
         ["host1", "up", "bpf", "-"],
         ["ubuntu011", "host1", "192.168.10.50/24", "running", "77", "300", "MiB", "database", "compute"],
         ["nova-compute", "ubuntu011", "up", "enabled"],
+        ["1", "compute", "up"],
     ):
         assert words in [line.split() for line in text.splitlines()]
 
