@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from coordinator.config import Network, VlanNetwork
 from coordinator.fleet import Fleet
 from coordinator.journal import Entry, Journal
 from coordinator.known import Known
@@ -54,9 +55,7 @@ def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[st
     """Credentials as text, and from where they are of use."""
     known = Known.find(fleet, journal, name)
     networks = sorted({spec.network for spec in known.file.containers.values()})
-    reachable = ", ".join(
-        f"{known.file.networks[network].subnet} (VLAN {known.file.networks[network].vid})" for network in networks
-    )
+    reachable = ", ".join(_describe(known.file.networks[network]) for network in networks)
     match form:
         case "openrc":
             text = openrc_text(known.site, known.secrets)
@@ -65,6 +64,13 @@ def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[st
         case _:
             raise invalid(f"credentials: {form!r}: known are openrc and clouds.yaml")
     return {"cluster": name, "text": text, "reachable_from": reachable}
+
+
+def _describe(network: Network) -> str:
+    if isinstance(network, VlanNetwork):
+        return f"{network.subnet} (VLAN {network.vid})"
+    ends = (f"{block} (on {host})" for host, block in network.blocks.items())
+    return ", ".join((*ends, *(f"{peer} (by its tunnel)" for peer in network.tunnel_to)))
 
 
 async def logs(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:

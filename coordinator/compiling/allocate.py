@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from ipaddress import IPv4Address, IPv4Network
 
 from coordinator.compiling.facts import MTU_ASSUMED, Facts, HostFacts, Remembered
-from coordinator.config import ClusterFile, Network
+from coordinator.config import ClusterFile, VlanNetwork
 from coordinator.config.problem import Report
 from proto.model.network import MTU_MAX, MTU_MIN
 
@@ -15,7 +15,10 @@ from proto.model.network import MTU_MAX, MTU_MIN
 def allocate_addresses(file: ClusterFile, remembered: Remembered, report: Report) -> dict[str, IPv4Address]:
     """The address of each container: the file's, else the remembered one, else the lowest free one of its network."""
     chosen: dict[str, IPv4Address] = {}
-    taken = {network.gateway: f"the gateway of {network.name}" for network in file.networks.values()}
+    taken: dict[IPv4Address | None, str] = {
+        file.networks[spec.network].gateway_on(spec.host): f"the gateway of {spec.network}"
+        for spec in file.containers.values()
+    }
     for name, spec in file.containers.items():
         if spec.address is not None:
             chosen[name] = spec.address
@@ -25,7 +28,7 @@ def allocate_addresses(file: ClusterFile, remembered: Remembered, report: Report
         if spec.address is not None or placed is None:
             continue
         address = placed.container.nic.address.ip
-        if address not in file.networks[spec.network].subnet:
+        if address not in file.networks[spec.network].subnet_on(spec.host):
             continue  # its network changed: refused as a renumbering once a new address is chosen
         if other := taken.get(address):
             message = f"{address} is what running container {name} was given"
@@ -36,10 +39,11 @@ def allocate_addresses(file: ClusterFile, remembered: Remembered, report: Report
     leaving = {
         placed.container.nic.address.ip for name, placed in remembered.containers.items() if name not in file.containers
     }
-    free = {name: _Free(network.subnet, taken, leaving) for name, network in file.networks.items()}
+    free: dict[IPv4Network, _Free] = {}
     for name, spec in file.containers.items():
         if name not in chosen:
-            chosen[name] = free[spec.network].take()
+            subnet = file.networks[spec.network].subnet_on(spec.host)
+            chosen[name] = free.setdefault(subnet, _Free(subnet, taken, leaving)).take()
     return chosen
 
 
@@ -90,19 +94,21 @@ def _make_mac(cluster: str, container: str, attempt: int) -> str:
 
 
 def choose_mtus(file: ClusterFile, facts: Facts | None, remembered: Remembered, report: Report) -> dict[str, int]:
-    """The MTU of each network: what its containers have, else the lowest of the trunks it is on.
+    """The MTU of each VLAN network: what its containers have, else the lowest of the trunks it is on.
 
     An 802.1Q subinterface may be as large as its parent: the tag is not counted (Linux, vlan_dev_change_mtu).
     """
-    hosts: dict[str, dict[str, None]] = {name: {} for name in file.networks}
+    hosts: dict[str, dict[str, None]] = {name: {} for name in file.vlans}
     running: dict[str, int] = {}
     for name, spec in file.containers.items():
+        if spec.network not in hosts:
+            continue
         hosts[spec.network][spec.host] = None
         if placed := remembered.containers.get(name):
             running.setdefault(spec.network, placed.container.nic.mtu)
     trunks = _trunk_mtus(file, facts, report)
     mtus = {}
-    for name, network in file.networks.items():
+    for name, network in file.vlans.items():
         ways = [host for host in hosts[name] if host in trunks]
         if network.gateway is not None and "" in trunks:
             ways.append("")
@@ -113,7 +119,7 @@ def choose_mtus(file: ClusterFile, facts: Facts | None, remembered: Remembered, 
     return mtus
 
 
-def _report_low(file: ClusterFile, network: Network, report: Report, *, lowest: str, has: int, needs: int) -> None:
+def _report_low(file: ClusterFile, network: VlanNetwork, report: Report, *, lowest: str, has: int, needs: int) -> None:
     path = ("hosts", lowest, "trunk") if lowest else ("natbox", "trunk")
     trunk = file.hosts[lowest].trunk if lowest else file.natbox.trunk if file.natbox else ""
     message = f"{trunk} has MTU {has}, but the containers of network {network.name} run with {needs}"
@@ -125,7 +131,7 @@ def _trunk_mtus(file: ClusterFile, facts: Facts | None, report: Report) -> dict[
     if facts is None:
         return {}
     found = {}
-    used = {spec.host for spec in file.containers.values()}
+    used = {spec.host for spec in file.containers.values() if spec.network in file.vlans}
     for name, host in file.hosts.items():
         if name in used and name in facts.hosts:
             mtu = _link_mtu(facts.hosts[name], host.trunk, ("hosts", name, "trunk"), file, report)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
 from coordinator.compiling.facts import Facts, Placed, Remembered
+from coordinator.compiling.overlay import Overlay, make_forwards
 from coordinator.compiling.refuse import check_kept
-from coordinator.config import ClusterFile, ContainerSpec, Network
-from coordinator.config.problem import Report
+from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork, VlanNetwork
+from coordinator.config.problem import Problem, Report
 from proto.errors import Code
 from proto.marks import Mark
 from proto.model import (
@@ -20,7 +21,6 @@ from proto.model import (
     Gateway,
     GatewayTable,
     HostEntry,
-    HostState,
     Link,
     Neighbour,
     Nic,
@@ -39,6 +39,8 @@ class Compiled:
 
     `hosts` has every host of the file, in its order, also those without work. `natbox` is None where the file has
     none. `removed` is what `remembered` has and the file has not: whoever applies this asks for --remove first.
+    `unresolved` has what stands for the underlay address of a host that nobody has looked up (0.0.0.1, …, which
+    belong to no host: RFC 1122 3.2.1.3), and its name: such a file cannot be applied (ClusterFile.obstacles).
     """
 
     cluster: str
@@ -46,6 +48,7 @@ class Compiled:
     natbox: GatewayTable | None
     removed: tuple[Placed, ...] = ()
     warnings: tuple[str, ...] = ()
+    unresolved: Mapping[IPv4Address, str] = field(default_factory=dict)
 
 
 def compile_cluster(
@@ -59,12 +62,19 @@ def compile_cluster(
     """
     remembered = remembered or Remembered()
     report = Report(file.file or file.name)
+    _check_overlays(file, report)
+    report.check(code=Code.UNSUPPORTED)
     _check_underlay(file, facts, report)
+    ends = _choose_ends(file)
+    overlay = Overlay(file, facts, remembered, ends)
     work = _Work(
         file=file,
+        facts=facts,
         addresses=allocate_addresses(file, remembered, report),
         macs=allocate_macs(file, remembered),
-        mtus=choose_mtus(file, facts, remembered, report),
+        mtus=choose_mtus(file, facts, remembered, report) | overlay.choose_mtus(remembered, report),
+        overlay=overlay,
+        ends=ends,
     )
     containers = work.containers()
     _check_link_names(file, report)
@@ -77,6 +87,7 @@ def compile_cluster(
         natbox=work.gateways(containers, generation),
         removed=tuple(placed for name, placed in remembered.containers.items() if name not in file.containers),
         warnings=_warnings(file, facts),
+        unresolved={ends[name]: name for name, host in file.hosts.items() if host.address is None},
     )
 
 
@@ -90,9 +101,12 @@ class _Work:
     """What was chosen for one file, and what is made of it."""
 
     file: ClusterFile
+    facts: Facts | None
     addresses: Mapping[str, IPv4Address]
     macs: Mapping[str, str]
     mtus: Mapping[str, int]
+    overlay: Overlay
+    ends: Mapping[str, IPv4Address]
 
     def containers(self) -> dict[str, Container]:
         controllers = [
@@ -101,28 +115,44 @@ class _Work:
             if spec.is_controller
         ]
         controllers.sort(key=lambda entry: entry.address)
-        return {name: self._container(spec, controllers) for name, spec in self.file.containers.items()}
+        everyone: tuple[HostEntry, ...] = ()
+        if self.file.routed:
+            entries = (HostEntry(address=self.addresses[name], names=(name,)) for name in self.file.containers)
+            everyone = tuple(sorted(entries, key=lambda entry: entry.address))
+        return {
+            name: self._container(spec, everyone or self._few(name, controllers))
+            for name, spec in self.file.containers.items()
+        }
 
-    def _container(self, spec: ContainerSpec, controllers: list[HostEntry]) -> Container:
-        # Computes know themselves and the controllers only: one more of them changes none of the others.
-        own = HostEntry(address=self.addresses[spec.name], names=(spec.name,))
+    def _few(self, name: str, controllers: list[HostEntry]) -> tuple[HostEntry, ...]:
+        # In VLANs computes know themselves and the controllers only: one more of them changes none of the others.
+        own = HostEntry(address=self.addresses[name], names=(name,))
+        return (own, *(entry for entry in controllers if entry != own))
+
+    def _container(self, spec: ContainerSpec, hosts: tuple[HostEntry, ...]) -> Container:
         return Container(
             cluster=self.file.name,
             hostname=spec.name,
             image=image_of(spec),
-            nic=self._nic(spec, self.file.networks[spec.network]),
-            hosts=(own, *(entry for entry in controllers if entry != own)),
+            nic=self._nic(spec),
+            hosts=hosts,
             roles=spec.roles,
+            clone_of=spec.clone_of,
         )
 
-    def _nic(self, spec: ContainerSpec, network: Network) -> Nic:
+    def _nic(self, spec: ContainerSpec) -> Nic:
+        network = self.file.networks[spec.network]
+        if isinstance(network, RoutedNetwork):
+            bridge = self.overlay.places[spec.host][network.name].bridge
+        else:
+            bridge = make_bridge_name(network.vid)
         return Nic(
-            bridge=make_bridge_name(network.vid),
+            bridge=bridge,
             port=make_port_name(self.file.name, spec.name),
             mac=self.macs[spec.name],
             mtu=self.mtus[network.name],
-            address=IPv4Interface((self.addresses[spec.name], network.subnet.prefixlen)),
-            gateway=network.gateway,
+            address=IPv4Interface((self.addresses[spec.name], network.subnet_on(spec.host).prefixlen)),
+            gateway=network.gateway_on(spec.host),
         )
 
     def hosts(self, containers: Mapping[str, Container], generation: int) -> dict[str, ClusterHost]:
@@ -130,20 +160,28 @@ class _Work:
         placed: dict[str, list[Container]] = {name: [] for name in self.file.hosts}
         for name, spec in self.file.containers.items():
             placed[spec.host].append(containers[name])
-            if containers[name].nic.bridge not in links[spec.host]:
-                for link in self._links(self.file.networks[spec.network], spec.host):
+            network = self.file.networks[spec.network]
+            if isinstance(network, VlanNetwork) and containers[name].nic.bridge not in links[spec.host]:
+                for link in self._links(network, spec.host):
                     links[spec.host][link.name] = link
+        forwards = make_forwards(self.file, self.facts, self.ends, self.addresses)
+        routed = {name: self.overlay.state(name, self.mtus) for name in self.file.hosts}
         return {
             name: ClusterHost(
                 cluster=self.file.name,
                 host=name,
                 generation=generation,
-                state=HostState(links=tuple(links[name].values()), containers=tuple(placed[name])),
+                state=replace(
+                    routed[name],
+                    links=(*links[name].values(), *routed[name].links),
+                    containers=tuple(placed[name]),
+                    forwards=tuple(forwards.get(name, ())),
+                ),
             )
             for name in self.file.hosts
         }
 
-    def _links(self, network: Network, host: str) -> tuple[Link, ...]:
+    def _links(self, network: VlanNetwork, host: str) -> tuple[Link, ...]:
         mark = Mark(self.file.name, network.name)
         trunk = self.file.hosts[host].trunk
         bridge = make_bridge_name(network.vid)
@@ -178,10 +216,29 @@ class _Work:
                     gateway=IPv4Interface((network.gateway, network.subnet.prefixlen)),
                     neighbours=tuple(sorted(neighbours[network.name], key=lambda neighbour: neighbour.address)),
                 )
-                for network in self.file.networks.values()
+                for network in self.file.vlans.values()
                 if network.gateway is not None
             ),
         )
+
+
+def _choose_ends(file: ClusterFile) -> dict[str, IPv4Address]:
+    """The underlay address of each host, or what stands for it."""
+    unknown = IPv4Address("0.0.0.0")
+    ends = {}
+    for name, host in file.hosts.items():
+        if host.address is None:
+            unknown += 1
+        ends[name] = host.address or unknown
+    return ends
+
+
+def _check_overlays(file: ClusterFile, report: Report) -> None:
+    for name, network in file.routed.items():
+        if network.overlay in ("direct", "vxlan"):
+            path = ("networks", name, "overlay")
+            message = f"overlay {network.overlay} is not there yet"
+            report.add(file.place(*path), ".".join(path), message, hint="write overlay: ipip")
 
 
 def _check_underlay(file: ClusterFile, facts: Facts | None, report: Report) -> None:
@@ -199,18 +256,22 @@ def _check_underlay(file: ClusterFile, facts: Facts | None, report: Report) -> N
         if route.prefixlen > 0 and any(address in route for address in addresses)
     }
     for name, network in file.networks.items():
+        subnets = network.blocks.values() if isinstance(network, RoutedNetwork) else [network.subnet]
         for route, host_name in underlay.items():
-            if network.subnet.overlaps(route):
-                message = f"{network.subnet} overlaps the underlay: {host_name} has a route to {route}"
-                path = ("networks", name, "subnet")
-                report.add(file.place(*path), ".".join(path), message, hint="choose a subnet that no host uses")
+            for subnet in subnets:
+                if subnet.overlaps(route):
+                    message = f"{subnet} overlaps the underlay: {host_name} has a route to {route}"
+                    path = ("networks", name, "subnet")
+                    report.add(file.place(*path), ".".join(path), message, hint="choose a subnet that no host uses")
 
 
 def _check_link_names(file: ClusterFile, report: Report) -> None:
     """A container's port is called CLUSTER.CONTAINER, a vlan TRUNK.VID: a cluster "eth1" could take the latter's."""
+    vlan_networks = file.vlans
     vlans = {
-        make_vlan_name(file.hosts[spec.host].trunk, file.networks[spec.network].vid)
+        make_vlan_name(file.hosts[spec.host].trunk, vlan_networks[spec.network].vid)
         for spec in file.containers.values()
+        if spec.network in vlan_networks
     }
     for name in file.containers:
         port = make_port_name(file.name, name)
@@ -225,10 +286,24 @@ def _warnings(file: ClusterFile, facts: Facts | None) -> tuple[str, ...]:
         found.append(NO_FACTS)
     elif silent := [name for name in file.hosts if name not in facts.hosts]:
         found.append(f"nothing is known of {', '.join(silent)}: MTU 1500 is assumed there")
+    if any(network.overlay == "auto" for network in file.routed.values()):
+        found.append("overlay auto: no pair of hosts was probed: ipip is taken for all")
     used = {spec.network for spec in file.containers.values()}
-    if len(used) > 1:
+    vlans = used & file.vlans.keys()
+    if vlans and vlans < used:
         found.append(
-            f"nova's containers are in several VLANs ({', '.join(sorted(used))}): nothing passes from one to another, "
+            f"nova's containers are in VLANs ({', '.join(sorted(vlans))}) and in routed networks: nothing passes from "
+            "one to the other, so those apart from their controller will not come up"
+        )
+    elif len(vlans) > 1:
+        found.append(
+            f"nova's containers are in several VLANs ({', '.join(sorted(vlans))}): nothing passes from one to another, "
             "so those apart from their controller will not come up"
         )
+    found += [_tell(problem) for problem in file.warnings]
+    found += [f"caas up will refuse this: {_tell(problem)}" for problem in file.obstacles]
     return tuple(found)
+
+
+def _tell(problem: Problem) -> str:
+    return f"{problem} ({problem.hint})" if problem.hint else str(problem)

@@ -15,11 +15,18 @@ MTU_ASSUMED = 1500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """One host as its agent described it: MTU of each link that is not ours, routes that are not ours, datapath."""
+    """One host as its agent described it: MTU of each link that is not ours, routes that are not ours, datapath.
+
+    `underlay_mtu` is that of the link which has the host's address, None where it was not told. `taken` are names of
+    links, `taken_ports` forwarded ports that other clusters have here.
+    """
 
     links: Mapping[str, int]
     routes: tuple[IPv4Network, ...] = ()
     datapath: Datapath = field(default_factory=Datapath)
+    underlay_mtu: int | None = None
+    taken: frozenset[str] = frozenset()
+    taken_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,16 @@
 """Cluster files: what somebody wants, read from YAML into one typed ClusterFile, with every mistake at once."""
 
-from coordinator.config.cluster import ClusterFile, ContainerSpec, Host, NatBox, Network, NovaOptions, VlanNetwork
+from coordinator.config.cluster import (
+    ClusterFile,
+    ContainerSpec,
+    Devstack,
+    Host,
+    NatBox,
+    Network,
+    NovaOptions,
+    RoutedNetwork,
+    VlanNetwork,
+)
 from coordinator.config.load import load_bytes, load_file, read_bytes
 from coordinator.config.problem import ConfigError, Place, Problem
 
@@ -8,12 +18,14 @@ __all__ = [
     "ClusterFile",
     "ConfigError",
     "ContainerSpec",
+    "Devstack",
     "Host",
     "NatBox",
     "Network",
     "NovaOptions",
     "Place",
     "Problem",
+    "RoutedNetwork",
     "VlanNetwork",
     "load_bytes",
     "load_file",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
-from coordinator.config.cluster import ClusterFile, ContainerSpec, Network
+from coordinator.config.check_routed import check_routed
+from coordinator.config.cluster import ClusterFile, ContainerSpec, Network, RoutedNetwork, VlanNetwork
 from coordinator.config.problem import Report, suggest
 from coordinator.nova.roles import CONTROLLER_ROLES
 
@@ -15,12 +16,18 @@ SERVED_PREFIXES = (16, 30)
 
 def check_cluster(file: ClusterFile, report: Report) -> None:
     """Report everything that can be known to be wrong from *file* alone."""
+    check_places(file, report)
+    _check_roles(file, report)
+
+
+def check_places(file: ClusterFile, report: Report) -> None:
+    """Report what is wrong with hosts, networks and where containers are; not who holds which role."""
     _check_hosts(file, report)
     _check_networks(file, report)
+    check_routed(file, report)
     _check_overlaps(file, report)
     _check_references(file, report)
     _check_addresses(file, report)
-    _check_roles(file, report)
 
 
 def _add(file: ClusterFile, report: Report, path: Sequence[str], message: str, *, hint: str = "") -> None:
@@ -35,7 +42,7 @@ def _line(file: ClusterFile, *path: str) -> str:
 def _check_hosts(file: ClusterFile, report: Report) -> None:
     first: dict[IPv4Address, str] = {}
     for name, host in file.hosts.items():
-        other = first.setdefault(host.address, name)
+        other = first.setdefault(host.address, name) if host.address else name
         if other != name:
             where = _line(file, "hosts", other)
             message = f"{host.address} is the address of host {other} already{where}"
@@ -49,7 +56,7 @@ def _check_hosts(file: ClusterFile, report: Report) -> None:
 
 def _check_networks(file: ClusterFile, report: Report) -> None:
     first: dict[int, str] = {}
-    for name, network in file.networks.items():
+    for name, network in file.vlans.items():
         other = first.setdefault(network.vid, name)
         if other != name:
             message = f"VID {network.vid} is network {other}'s already{_line(file, 'networks', other)}"
@@ -57,7 +64,7 @@ def _check_networks(file: ClusterFile, report: Report) -> None:
         _check_gateway(file, report, network)
 
 
-def _check_gateway(file: ClusterFile, report: Report, network: Network) -> None:
+def _check_gateway(file: ClusterFile, report: Report, network: VlanNetwork) -> None:
     if network.gateway is None:
         return
     if not SERVED_PREFIXES[0] <= network.subnet.prefixlen <= SERVED_PREFIXES[1]:
@@ -65,49 +72,61 @@ def _check_gateway(file: ClusterFile, report: Report, network: Network) -> None:
         hint = "choose another prefix length, or drop the gateway: without one the network is an island"
         _add(file, report, ("networks", network.name, "subnet"), message, hint=hint)
     path = ("networks", network.name, "gateway")
-    if wrong := _not_a_host_of(network, network.gateway):
-        _add(file, report, path, wrong, hint=f"{_first_address(network)}, for example")
+    if wrong := _not_a_host_of(network.subnet, network.gateway):
+        _add(file, report, path, wrong, hint=f"{network.subnet.network_address + 1}, for example")
     if file.natbox is None and ("natbox",) not in file.places:
         message = f"a gateway needs a NATBox that has the address {network.gateway}"
         _add(file, report, path, message, hint="add natbox: {address: …, trunk: …, uplink: …}, or drop the gateway")
 
 
-def _not_a_host_of(network: Network, address: IPv4Address) -> str:
-    if address not in network.subnet:
-        return f"{address} is outside {network.subnet}"
-    if address == network.subnet.network_address:
-        return f"{address} is the network address of {network.subnet}"
-    if address == network.subnet.broadcast_address:
-        return f"{address} is the broadcast address of {network.subnet}"
+def _not_a_host_of(subnet: IPv4Network, address: IPv4Address) -> str:
+    if address not in subnet:
+        return f"{address} is outside {subnet}"
+    if address == subnet.network_address:
+        return f"{address} is the network address of {subnet}"
+    if address == subnet.broadcast_address:
+        return f"{address} is the broadcast address of {subnet}"
     return ""
 
 
-def _first_address(network: Network) -> IPv4Address:
-    return network.subnet.network_address + 1
+def _subnets(file: ClusterFile) -> list[tuple[IPv4Network, Network]]:
+    """Every subnet of the file, in its order: one for each VLAN, one for each host of a routed network."""
+    found: list[tuple[IPv4Network, Network]] = []
+    for network in file.networks.values():
+        subnets = network.blocks.values() if isinstance(network, RoutedNetwork) else [network.subnet]
+        found += [(subnet, network) for subnet in subnets]
+    return found
 
 
 def _check_overlaps(file: ClusterFile, report: Report) -> None:
-    underlay = [(f"host {name}", host.address) for name, host in file.hosts.items()]
+    underlay = [(f"host {name}", host.address) for name, host in file.hosts.items() if host.address]
     if file.natbox:
         underlay.append(("NATBox", file.natbox.address))
-    for name, network in file.networks.items():
-        inside = [f"{who} ({address})" for who, address in underlay if address in network.subnet]
+    for subnet, network in _subnets(file):
+        inside = [f"{who} ({address})" for who, address in underlay if address in subnet]
         if inside:
             shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
-            message = f"{network.subnet} overlaps the underlay: {shown} is inside it"
-            _add(file, report, ("networks", name, "subnet"), message, hint="choose a subnet that the hosts do not use")
+            message = f"{subnet} overlaps the underlay: {shown} is inside it"
+            _add(
+                file,
+                report,
+                ("networks", network.name, "subnet"),
+                message,
+                hint="choose a subnet that the hosts do not use",
+            )
     _check_disjoint(file, report)
 
 
 def _check_disjoint(file: ClusterFile, report: Report) -> None:
     """Two subnets overlap only where one contains the other: after sorting, the widest so far tells."""
-    outer: Network | None = None
-    for network in sorted(file.networks.values(), key=lambda network: network.subnet):
-        if outer is None or not outer.subnet.overlaps(network.subnet):
-            outer = network
+    outer: tuple[IPv4Network, Network] | None = None
+    for found in sorted(_subnets(file), key=lambda found: found[0]):
+        if outer is None or not outer[0].overlaps(found[0]):
+            outer = found
             continue
-        earlier, later = sorted((outer, network), key=lambda network: file.place("networks", network.name))
-        message = f"{later.subnet} overlaps {earlier.subnet} of network {earlier.name}"
+        pair = sorted((outer, found), key=lambda found: file.place("networks", found[1].name))
+        (first, earlier), (second, later) = pair
+        message = f"{second} overlaps {first} of network {earlier.name}"
         message += _line(file, "networks", earlier.name, "subnet")
         _add(file, report, ("networks", later.name, "subnet"), message, hint="a cluster's subnets are disjoint")
 
@@ -115,7 +134,8 @@ def _check_disjoint(file: ClusterFile, report: Report) -> None:
 def _check_references(file: ClusterFile, report: Report) -> None:
     # What is in the file but could not be read counts as known: its own mistake is reported already.
     named = [path[:2] for path in file.places if len(path) > 1]
-    hosts = {*file.hosts, *(name for section, name in named if section == "hosts")}
+    with_containers = (name for name, host in file.hosts.items() if not host.is_peer)
+    hosts = {*with_containers, *(name for section, name in named if section == "hosts")}
     networks = {*file.networks, *(name for section, name in named if section == "networks")}
     for name, spec in file.containers.items():
         if spec.host and spec.host not in hosts:
@@ -135,7 +155,7 @@ def _check_references(file: ClusterFile, report: Report) -> None:
 def _check_trunks(file: ClusterFile, report: Report) -> None:
     first: dict[str, ContainerSpec] = {}
     for spec in file.containers.values():
-        if spec.network in file.networks:
+        if spec.network in file.vlans:
             first.setdefault(spec.host, spec)
     for name, host in file.hosts.items():
         if not host.trunk and name in first and ("hosts", name, "trunk") not in file.places:
@@ -146,21 +166,23 @@ def _check_trunks(file: ClusterFile, report: Report) -> None:
 
 def _check_addresses(file: ClusterFile, report: Report) -> None:
     first: dict[IPv4Address, str] = {}
-    count: dict[str, int] = {}
+    count: dict[IPv4Network, int] = {}
     for name, spec in file.containers.items():
         network = file.networks.get(spec.network)
-        if network is None:
+        if network is None or (isinstance(network, RoutedNetwork) and spec.host not in network.blocks):
             continue
-        count[network.name] = count.get(network.name, 0) + 1
-        if count[network.name] == network.room + 1:
-            message = f"network {network.name} is full: {network.subnet} has room for {network.room}"
+        subnet = network.subnet_on(spec.host)
+        count[subnet] = count.get(subnet, 0) + 1
+        if count[subnet] == network.room + 1:
+            message = f"network {network.name} is full: {subnet} has room for {network.room}"
             _add(file, report, ("containers", name), message, hint="choose a larger subnet")
         if spec.address is None:
             continue
         path = ("containers", name, "address")
-        if wrong := _not_a_host_of(network, spec.address):
-            _add(file, report, path, wrong, hint=f"network {network.name} is {network.subnet}")
-        elif spec.address == network.gateway:
+        if wrong := _not_a_host_of(subnet, spec.address):
+            here = f" on {spec.host}" if isinstance(network, RoutedNetwork) else ""
+            _add(file, report, path, wrong, hint=f"network {network.name} is {subnet}{here}")
+        elif spec.address == network.gateway_on(spec.host):
             message = f"{spec.address} is the gateway of network {network.name}"
             _add(file, report, path, message, hint="choose another address")
         other = first.setdefault(spec.address, name)

@@ -11,23 +11,31 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
-from coordinator.config.problem import Place
+from coordinator.config.problem import ConfigError, Place, Problem
 from coordinator.nova.roles import holds_controller_role
+from proto.errors import Code
 
 #: Those of coordinator.nova; a test compares the two.
 VIRT_DRIVERS = ("fake", "fake-small", "fake-medium")
 API_WORKERS_MAX = 64
+#: How packets get from one host's block to another's. `auto` is decided for each pair by probing.
+OVERLAYS = ("ipip", "direct", "vxlan", "auto")
 #: Keys that lead to a thing in the file: ("containers", "ubuntu011", "address").
 Path = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A physical host: where its agent answers, and the link that carries tagged frames ("" where it has none)."""
+    """A physical host: where its agent answers, and the link that carries tagged frames ("" where it has none).
+
+    `address` is None for a name that nobody has looked up yet. `is_peer`: it is only the far end of tunnels, and has
+    no containers.
+    """
 
     name: str
-    address: IPv4Address
+    address: IPv4Address | None
     trunk: str = ""
+    is_peer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +61,85 @@ class VlanNetwork:
         """How many containers have an address in it: all but network, broadcast and gateway."""
         return self.subnet.num_addresses - 2 - (self.gateway is not None)
 
+    def subnet_on(self, host: str) -> IPv4Network:
+        """The subnet that its containers on *host* are in: the same on every host."""
+        return self.subnet
 
-#: Routed networks (overlay) will be the second kind.
-Network = VlanNetwork
+    def gateway_on(self, host: str) -> IPv4Address | None:
+        """What its containers on *host* send to what is outside."""
+        return self.gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedNetwork:
+    """A network whose hosts each have a block of addresses, joined by tunnels (`overlay` is one of OVERLAYS).
+
+    A block's first address is the bridge's and the containers' gateway; theirs begin at the second. `tunnel_to` are
+    underlay addresses of hosts that reach the containers, and are reached by them, whether they have any or not.
+    """
+
+    name: str
+    blocks: Mapping[str, IPv4Network]
+    overlay: str = OVERLAYS[0]
+    tunnel_to: tuple[IPv4Address, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", MappingProxyType(dict(self.blocks)))
+
+    @property
+    def room(self) -> int:
+        """How many containers each host has addresses for: all but network, broadcast and bridge."""
+        return next(iter(self.blocks.values())).num_addresses - 3
+
+    def subnet_on(self, host: str) -> IPv4Network:
+        """The block of *host*."""
+        return self.blocks[host]
+
+    def gateway_on(self, host: str) -> IPv4Address:
+        """The bridge's address on *host*."""
+        return self.blocks[host].network_address + 1
+
+
+Network = VlanNetwork | RoutedNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devstack:
+    """A DevStack to be run in a container: what to clone, and the lines of its local.conf.
+
+    In the lines, CONTROLLER_TOKEN stands for the controller's address where `is_node`.
+    """
+
+    repo: str
+    branch: str
+    lines: tuple[str, ...]
+    is_node: bool
+
+    def render(self, controller: IPv4Address) -> str:
+        """The text of local.conf."""
+        text = "".join(f"{line}\n" for line in self.lines)
+        return text.replace(CONTROLLER_TOKEN, str(controller)) if self.is_node else text
+
+
+CONTROLLER_TOKEN = "{controller_ip}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """A container: `address` is None where compile is to choose one. `roles` are expanded (nova.roles.ROLES)."""
+    """A container: `address` is None where compile is to choose one. `roles` are expanded (nova.roles.ROLES).
+
+    `clone_of` is "" or the container of the same host that this one is cloned from once that one is installed.
+    `forward_ssh`: the host forwards a port of its own, 1222 or the next free one, to its SSH.
+    """
 
     name: str
     host: str
     network: str
     address: IPv4Address | None = None
     roles: tuple[str, ...]
+    clone_of: str = ""
+    forward_ssh: bool = False
+    devstack: Devstack | None = None
 
     @property
     def is_controller(self) -> bool:
@@ -85,7 +158,11 @@ class NovaOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterFile:
-    """One cluster. Mappings keep the file's order. `file` is what messages call it."""
+    """One cluster. Mappings keep the file's order. `file` is what messages call it.
+
+    `warnings` say what of the file has no effect and why; `obstacles` what stands against bringing it up, though it
+    can be compiled: check_deployable() raises them.
+    """
 
     name: str
     hosts: Mapping[str, Host]
@@ -95,6 +172,8 @@ class ClusterFile:
     nova: NovaOptions = NovaOptions()
     file: str = field(default="", compare=False)
     places: Mapping[Path, Place] = field(default_factory=dict, compare=False, repr=False)
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    obstacles: tuple[Problem, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for attribute in ("hosts", "networks", "containers", "places"):
@@ -106,3 +185,22 @@ class ClusterFile:
             if found := self.places.get(path[:length]):
                 return found
         return Place(0, 0)
+
+    @property
+    def vlans(self) -> dict[str, VlanNetwork]:
+        """The networks that are VLANs."""
+        return {name: network for name, network in self.networks.items() if isinstance(network, VlanNetwork)}
+
+    @property
+    def routed(self) -> dict[str, RoutedNetwork]:
+        """The networks that are routed."""
+        return {name: network for name, network in self.networks.items() if isinstance(network, RoutedNetwork)}
+
+    def check_deployable(self) -> None:
+        """ConfigError (UNSUPPORTED) with every obstacle; nothing where there is none."""
+        if self.obstacles:
+            raise ConfigError(self.obstacles, code=Code.UNSUPPORTED)
+
+    def host_at(self, address: IPv4Address) -> Host | None:
+        """The host whose underlay address is *address*."""
+        return next((host for host in self.hosts.values() if host.address == address), None)

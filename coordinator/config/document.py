@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from coordinator.config import tree
+from coordinator.config.check_routed import make_blocks
 from coordinator.config.cluster import (
     API_WORKERS_MAX,
+    OVERLAYS,
     VIRT_DRIVERS,
     ClusterFile,
     ContainerSpec,
@@ -16,6 +19,7 @@ from coordinator.config.cluster import (
     Network,
     NovaOptions,
     Path,
+    RoutedNetwork,
     VlanNetwork,
 )
 from coordinator.config.fields import Fields, better_name, dotted
@@ -58,13 +62,15 @@ class DocumentReader:
         name = self._default_name
         if top.node("name") is not None:
             name = top.checked("name", "a cluster's name", check_cluster_name) or ""
+        hosts = {key: host for key, fields in self._named(top, "hosts", "host") if (host := _host(key, fields))}
+        networks = {
+            key: net for key, fields in self._named(top, "networks", "network") if (net := _network(key, fields, hosts))
+        }
         return ClusterFile(
             name=name,
-            hosts={key: host for key, fields in self._named(top, "hosts", "host") if (host := _host(key, fields))},
+            hosts=hosts | make_peers(hosts, networks),
             natbox=self._natbox(top),
-            networks={
-                key: net for key, fields in self._named(top, "networks", "network") if (net := _vlan(key, fields))
-            },
+            networks=networks,
             containers={
                 key: spec for key, fields in self._named(top, "containers", "container") if (spec := _spec(key, fields))
             },
@@ -77,7 +83,7 @@ class DocumentReader:
         found = []
         for key, entry in top.mapping(section, what).items():
             path = dotted(section, key)
-            required, optional = _KEYS[section]
+            required, optional = _KEYS["routed" if section == "networks" and _is_routed(entry.node) else section]
             try:
                 check_hostname(key)
             except CaasError as exc:
@@ -135,6 +141,7 @@ class DocumentReader:
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hosts": (("address",), ("trunk",)),
     "networks": (("vlan", "subnet"), ("gateway",)),
+    "routed": (("subnet",), ("overlay", "tunnel_to")),
     "containers": (("host", "network", "roles"), ("address",)),
 }
 
@@ -151,21 +158,49 @@ def _host(name: str, fields: Fields) -> Host | None:
     return Host(name=name, address=address, trunk=trunk or "") if address else None
 
 
+def make_peers(hosts: Mapping[str, Host], networks: Mapping[str, Network]) -> dict[str, Host]:
+    """The hosts that *networks* only have tunnels to, by their addresses."""
+    known = {host.address for host in hosts.values()}
+    peers = [peer for network in networks.values() if isinstance(network, RoutedNetwork) for peer in network.tunnel_to]
+    return {str(peer): Host(name=str(peer), address=peer, is_peer=True) for peer in peers if peer not in known}
+
+
+def _is_routed(node: tree.Node) -> bool:
+    return isinstance(node, tree.Mapping) and not {"overlay", "tunnel_to"}.isdisjoint(node.entries)
+
+
+def _network(name: str, fields: Fields, hosts: Mapping[str, Host]) -> Network | None:
+    if fields.node("overlay") is None and fields.node("tunnel_to") is None:
+        return _vlan(name, fields)
+    subnet = fields.network("subnet")
+    overlay = fields.choice("overlay", OVERLAYS) or OVERLAYS[0]
+    peers = [peer for word in fields.words("tunnel_to") if (peer := fields.as_address("tunnel_to", word)) is not None]
+    if subnet is None or not hosts or not is_usable(subnet, fields, "subnet"):
+        return None
+    try:
+        blocks = make_blocks(subnet, list(hosts))
+    except ValueError as exc:
+        fields.wrong("subnet", str(exc), hint="begin lower, or make the blocks smaller")
+        return None
+    return RoutedNetwork(name=name, blocks=blocks, overlay=overlay, tunnel_to=tuple(peers))
+
+
 def _vlan(name: str, fields: Fields) -> Network | None:
     vid = fields.integer("vlan", lowest=VID_MIN, highest=VID_MAX, what="VID")
     subnet = fields.network("subnet")
     gateway = fields.address("gateway")
-    if subnet is not None and not _is_usable(subnet, fields):
+    if subnet is not None and not is_usable(subnet, fields, "subnet"):
         subnet = None
     if vid is None or subnet is None:
         return None
     return VlanNetwork(name=name, vid=vid, subnet=subnet, gateway=gateway)
 
 
-def _is_usable(subnet: IPv4Network, fields: Fields) -> bool:
+def is_usable(subnet: IPv4Network, fields: Fields, key: str) -> bool:
+    """Whether containers can live in *subnet*, the value of *key*; reported where they cannot."""
     if not PREFIX_MIN <= subnet.prefixlen <= PREFIX_MAX:
         hint = f"a prefix length of {PREFIX_MIN}..{PREFIX_MAX} is needed"
-        fields.wrong("subnet", f"{subnet}: nothing of that size can be a subnet of containers", hint=hint)
+        fields.wrong(key, f"{subnet}: nothing of that size can be a subnet of containers", hint=hint)
         return False
     kinds = {
         "multicast": subnet.is_multicast,
@@ -176,7 +211,7 @@ def _is_usable(subnet: IPv4Network, fields: Fields) -> bool:
     }
     for kind, is_kind in kinds.items():
         if is_kind:
-            fields.wrong("subnet", f"{subnet} is {kind} (RFC 6890)", hint="choose a private one, as 192.168.10.0/24")
+            fields.wrong(key, f"{subnet} is {kind} (RFC 6890)", hint="choose a private one, as 192.168.10.0/24")
             return False
     return True
 

@@ -115,14 +115,17 @@ class Fields:
     def address(self, key: str) -> IPv4Address | None:
         """An IPv4 address without prefix length."""
         found = self.scalar(key, "an IPv4 address")
-        if found is None:
-            return None
+        return None if found is None else self.as_address(key, found)
+
+    def as_address(self, key: str, found: tree.Scalar) -> IPv4Address | None:
+        """*found*, of the value of *key*, as an IPv4 address without prefix length."""
         try:
             return IPv4Address(found.text)
         except AddressValueError as exc:
             without = found.text.partition("/")[0]
             hint = f"write {without}" if _is_address(without) else "four numbers 0..255, as in 192.168.2.25"
-            self.wrong(key, f"{found.text!r} is no IPv4 address: {exc}", hint=hint)
+            message = f"{found.text!r} is no IPv4 address: {exc}"
+            self.report.add(found.place, dotted(self.path, key), message, hint=hint)
             return None
 
     def network(self, key: str) -> IPv4Network | None:
