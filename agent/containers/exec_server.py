@@ -29,7 +29,8 @@ ENVIRONMENT = {
 }
 #: As a shell says it (POSIX, 2.8.2): found but not executable, not found.
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
+#: Ignored signals are inherited over exec: by Python SIGPIPE is, by a shell's background jobs SIGINT and SIGQUIT are.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def serve(connection: socket.socket, lxcpath: Path) -> None:
@@ -111,7 +112,7 @@ def _execute(command: tuple[list[str], dict[str, str]]) -> int:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # liblxc's socket and ours are not the command's
     os.setsid()
     for number in _DEFAULT_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # Python ignores SIGPIPE; ignored signals are inherited over exec
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, environment)
     except OSError as exc:

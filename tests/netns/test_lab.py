@@ -108,13 +108,19 @@ def test_the_default_lab(labs: Labs) -> None:
     assert os.stat(f"/proc/{coordinator}/ns/net").st_ino == os.stat(f"/run/netns/{lab}-host1").st_ino
 
 
+def others_can_read(folder: Path) -> bool:
+    """Whether every folder above lets everybody through, and *folder* itself can be listed."""
+    return all(path.stat().st_mode & 0o001 for path in folder.parents) and folder.stat().st_mode & 0o005 == 0o005
+
+
 def test_the_coordinator_is_an_ordinary_user_without_privileges(labs: Labs) -> None:
     lab = labs()
     said = run("up", "--name", lab).stderr
     (coordinator,) = (pid for pid, line in daemons(lab).items() if "--socket" in line)
     text = Path(f"/proc/{coordinator}/status").read_text()
-    if "runs as root" in said:
-        pytest.fail(f"an ordinary user cannot read this checkout: {said}")
+    if not others_can_read(ROOT):
+        assert "runs as root" in said
+        pytest.skip(f"{ROOT} is closed to ordinary users, and the lab said so")
     fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     assert set(fields["Uid"].split()) & {"0"} == set()
     assert fields["Groups"].strip() == ""

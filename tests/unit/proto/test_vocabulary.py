@@ -47,6 +47,11 @@ def test_host_names_that_are_none(name: str) -> None:
         check_cluster_name(name)
 
 
+def test_no_cluster_is_called_as_the_mark_of_what_clusters_share() -> None:
+    with pytest.raises(CaasError, match="host"):
+        check_cluster_name("host")
+
+
 @pytest.mark.parametrize("vid", [-1, 0, 4095, 4096])
 def test_vids_out_of_range_name_the_value_and_the_range(vid: int) -> None:
     with pytest.raises(CaasError, match=rf"{vid}.*1\.\.4094"):
