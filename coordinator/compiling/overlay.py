@@ -27,7 +27,7 @@ from proto.model import (
     Route,
     Rule,
 )
-from proto.names import make_ipip_name, make_routed_bridge_name
+from proto.names import make_ipip_name, make_link_name, make_routed_bridge_name
 
 #: The bridge of the first routed network of a host; what LXC's own is called.
 FIRST_BRIDGE = "lxcbr0"
@@ -133,6 +133,8 @@ class Overlay:
         return [far for far in self.places if host in self._peers[far]]
 
     def _tunnel_name(self, host: str, far: str) -> str:
+        if self._paired and self._file.hosts[far].address is None:
+            return make_link_name(f"t{far}", kind="ipip")  # until it is looked up, its name stands for its address
         return make_ipip_name(self._ends[host], self._ends[far] if self._paired else None)
 
     def _tunnels(self, host: str, routes: Iterable[Route]) -> Iterable[Link]:

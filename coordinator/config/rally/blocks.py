@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from coordinator.config.check_routed import make_blocks
 from coordinator.config.cluster import RoutedNetwork
 from coordinator.config.document import PREFIX_MAX, PREFIX_MIN, why_unusable
+from coordinator.config.rally.notes import Notes
 from coordinator.config.rally.read import Part
 
 #: What lxc-net gives its bridge where nobody says otherwise (lxc, config/init/common/lxc-net).
@@ -22,12 +23,26 @@ class _Group:
     start: IPv4Network
     blocks: dict[str, IPv4Network] = field(default_factory=dict)
     tunnel_to: list[IPv4Address] = field(default_factory=list)
+    #: Blocks of 10.0.3.0/24's kind that were given to hosts as they came.
+    given: int = 0
+
+    def next(self) -> IPv4Network:
+        """The first block that no host has. ValueError where the addresses end."""
+        held = set(self.blocks.values())
+        while True:
+            number = int(self.start.network_address) + self.given * self.start.num_addresses
+            if number >= 2**32:
+                raise ValueError(f"no block is left after {self.start}")
+            self.given += 1
+            if (block := IPv4Network((number, self.start.prefixlen))) not in held:
+                return block
 
 
 class Blocks:
     """Gives each host of each part its block."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
         self._groups: dict[IPv4Network, _Group] = {}
 
     def take(self, part: Part, hosts: Sequence[str], peers: Sequence[IPv4Address]) -> str:
@@ -43,19 +58,13 @@ class Blocks:
                 self._take_explicit(group, part, hosts)
             else:
                 for host in hosts:
-                    group.blocks.setdefault(host, self._next(group))
+                    if host not in group.blocks:
+                        group.blocks[host] = group.next()
         except ValueError as exc:
-            assert part.lxc is not None
-            part.lxc.keys.wrong("start_lxc_network", str(exc), hint="begin lower, or make the blocks smaller")
+            self._notes.wrong(part.place, part.path, str(exc), hint="begin lower, or make the blocks smaller")
             return ""
         group.tunnel_to += [peer for peer in peers if peer not in group.tunnel_to]
         return _name(group.start)
-
-    def _next(self, group: _Group) -> IPv4Network:
-        index = 0
-        while (block := make_blocks(group.start, [""] * (index + 1))[""]) in group.blocks.values():
-            index += 1
-        return block
 
     def _take_explicit(self, group: _Group, part: Part, hosts: Sequence[str]) -> None:
         assert part.lxc is not None

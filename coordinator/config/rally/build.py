@@ -8,10 +8,10 @@ from coordinator.config.cluster import CONTROLLER_TOKEN, ClusterFile, ContainerS
 from coordinator.config.fields import better_name
 from coordinator.config.problem import Place
 from coordinator.config.rally.blocks import Blocks
-from coordinator.config.rally.hosts import LOCALHOST, Hosts
+from coordinator.config.rally.hosts import Hosts
 from coordinator.config.rally.localconf import Pointer
 from coordinator.config.rally.notes import Notes, in_order
-from coordinator.config.rally.read import Part
+from coordinator.config.rally.read import LOCALHOST, Part
 from coordinator.config.rally.services import service_of
 from coordinator.config.surroundings import Surroundings
 from coordinator.nova.roles import COMPUTE, CONTROLLER_ROLES, ROLES
@@ -36,7 +36,7 @@ class Builder:
         self._notes = notes
         self._name = name
         self._hosts = Hosts(surroundings, notes)
-        self._blocks = Blocks()
+        self._blocks = Blocks(notes)
         self._made = _Made()
         self._holders: dict[str, str] = {}
         self._places: dict[Path, Place] = {}
@@ -73,6 +73,9 @@ class Builder:
         dropped: dict[str, str] = {}
         for host in hosts:
             self._build_on(part, host, network, dropped)
+        if part.lxc and part.lxc.forward_ssh and {*part.conf.roles} - {COMPUTE, *dropped}:
+            message = "SSH alone is forwarded: the cloud's API answers at the controller container's own address"
+            self._notes.warn(part.lxc.keys.where("forward_ssh"), part.lxc.keys.at("forward_ssh"), message)
         if dropped:
             services = ", ".join(service_of(role) for role in dropped)
             holder = next(iter(dropped.values()))

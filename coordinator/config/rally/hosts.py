@@ -8,12 +8,8 @@ from ipaddress import AddressValueError, IPv4Address
 from coordinator.config.cluster import CONTROLLER_TOKEN, Host, Path
 from coordinator.config.problem import Place
 from coordinator.config.rally.notes import Notes
-from coordinator.config.rally.read import Part, Peer, Server
+from coordinator.config.rally.read import LOCALHOST, Part, Peer, Server
 from coordinator.config.surroundings import Surroundings
-from proto.errors import CaasError
-from proto.names import check_host
-
-LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
 class Hosts:
@@ -69,11 +65,7 @@ class Hosts:
             return self._at(IPv4Address(server.name), server.place, server.path)
         except AddressValueError:
             pass
-        try:
-            name = check_host(server.name.lower())
-        except CaasError as exc:
-            self._notes.wrong(server.place, server.path, exc.message, hint="as 192.168.2.25, or host1.example.net")
-            return None
+        name = server.name.lower()
         own = self._surroundings.localhost
         if own is not None and name == own.name:
             return own

@@ -15,9 +15,13 @@ from coordinator.config.problem import Place
 from coordinator.config.rally.keys import Keys, kind_of
 from coordinator.config.rally.localconf import LocalConf, LocalConfReader
 from coordinator.config.rally.notes import Notes
+from proto.errors import CaasError
+from proto.names import check_host
 
 #: A bridge has 1,024 ports at most (BR_MAX_PORTS in net/bridge/br_private.h), and one is not a container's.
 CONTAINERS_MAX = 1023
+#: The coordinator's own host.
+LOCALHOST = ("localhost", "127.0.0.1", "::1")
 _NO_CLOUD = "it describes a cloud that exists: there is nothing to deploy"
 _NO_SERVERS = "caas makes no servers: name hosts that exist, with ExistingServers"
 REFUSED_ENGINES = {
@@ -184,7 +188,9 @@ class RallyReader:
         if engine is None:
             return None
         at = keys.at("engine")
-        refused = REFUSED_ENGINES | dict.fromkeys(("LxcEngine", "MultihostEngine"), "in containers only DevstackEngine")
+        refused = REFUSED_ENGINES | dict.fromkeys(
+            ("LxcEngine", "MultihostEngine"), "only DevstackEngine works in containers"
+        )
         if not kind_of(engine, at, self._notes, allowed=("DevstackEngine",), refused=refused):
             return None
         conf = LocalConfReader(self._devstack_keys(engine, at), is_node=is_node).read()
@@ -275,12 +281,25 @@ class RallyReader:
         items = keys.items("credentials", needed='add "credentials": [{"host": "192.168.2.25", "user": "root"}]')
         if not items and isinstance(keys.node("credentials"), tree.Sequence):
             keys.wrong("credentials", "the list is empty", hint="name at least one host")
-        found = []
+        found: dict[str, Server] = {}
         for index, item in enumerate(items):
             server = self._server(item, f"{keys.at('credentials')}[{index}]")
-            if server is not None:
-                found.append(server)
-        return tuple(found)
+            if server is None or not self._is_host(server):
+                continue
+            if found.setdefault(server.name.lower(), server) is not server:
+                hint = "each host stands once among credentials"
+                self._notes.wrong(server.place, server.path, f"{server.name} is there already", hint=hint)
+        return tuple(found.values())
+
+    def _is_host(self, server: Server) -> bool:
+        if server.name == CONTROLLER_TOKEN or server.name.lower() in LOCALHOST:
+            return True
+        try:
+            check_host(server.name.lower())
+        except CaasError as exc:
+            self._notes.wrong(server.place, server.path, exc.message, hint="as 192.168.2.25, or host1.example.net")
+            return False
+        return True
 
     def _server(self, item: tree.Node, path: str) -> Server | None:
         """`{"user": "root", "host": "h"}`, or "root@h" as until December 2013."""
