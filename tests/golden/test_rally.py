@@ -13,6 +13,7 @@ After a wanted change: CAAS_GOLDEN_WRITE=1 python -m pytest tests/golden, then r
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from ipaddress import IPv4Address
@@ -162,3 +163,38 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 27
     assert len(WORKED) >= 6
     assert len(ORIGINALS) > len(WORKED)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (
+            "2013-11-12_3916d0ed8_devstack-lxc-engine-in-dummy",
+            "2014-04-18_6acc580ee_devstack-lxc-engine-in-dummy",
+            "2014-04-18_c8240bc26_devstack-lxc-engine-in-dummy",
+        ),
+        (
+            "2013-11-20_18aa88bca_devstack-in-dummy",
+            "2013-12-18_c0679ba62_devstack-in-dummy",
+            "2014-03-27_352f67b01_devstack-in-existing-servers",
+            "2014-04-18_6acc580ee_devstack-in-existing-servers",
+            "2014-04-18_c8240bc26_devstack-in-existing-servers",
+        ),
+        (
+            "2013-12-19_33ea28f0c_devstack-in-lxc",
+            "2014-03-27_352f67b01_devstack-in-lxc",
+            "2014-04-18_6acc580ee_devstack-in-lxc",
+            "2014-04-18_c8240bc26_devstack-in-lxc",
+        ),
+        (
+            "2013-11-18_7371dcf7b_multihost",
+            "2014-04-18_6acc580ee_multihost",
+            "2014-04-18_c8240bc26_multihost",
+        ),
+    ],
+)
+def test_every_spelling_is_the_same_cluster(names: tuple[str, ...]) -> None:
+    first, *others = (dataclasses.replace(_load(name), name="x") for name in names)
+    for other in others:
+        assert other == first
+        assert to_document(compile_cluster(other))["hosts"] == to_document(compile_cluster(first))["hosts"]

@@ -55,7 +55,8 @@ class Blocks:
         group = self._groups.setdefault(start or DEFAULT_START, _Group(start or DEFAULT_START))
         try:
             if start is not None:
-                self._take_explicit(group, part, hosts)
+                if not self._take_explicit(group, part, hosts):
+                    return ""
             else:
                 for host in hosts:
                     if host not in group.blocks:
@@ -66,7 +67,7 @@ class Blocks:
         group.tunnel_to += [peer for peer in peers if peer not in group.tunnel_to]
         return _name(group.start)
 
-    def _take_explicit(self, group: _Group, part: Part, hosts: Sequence[str]) -> None:
+    def _take_explicit(self, group: _Group, part: Part, hosts: Sequence[str]) -> bool:
         assert part.lxc is not None
         keys = part.lxc.keys
         holders = {block: host for host, block in group.blocks.items()}
@@ -74,7 +75,7 @@ class Blocks:
             if why := why_unusable(block):
                 hint = f"a private one of /{PREFIX_MIN} to /{PREFIX_MAX}, as 10.100.1.0/24"
                 keys.wrong("start_lxc_network", f"{block}, the block of {host}, {why}", hint=hint)
-                return
+                return False
             other = holders.get(block, host)
             mine = group.blocks.get(host, block)
             if other != host or mine != block:
@@ -83,12 +84,14 @@ class Blocks:
                 keys.wrong(
                     "start_lxc_network", message, hint="begin elsewhere, or list the same hosts in the same order"
                 )
-                return
+                return False
             group.blocks[host] = block
         room = group.start.num_addresses - 3
         if part.lxc.per_host > room:
             message = f"{group.start} has room for {room} containers, and {part.lxc.per_host} are wanted on each host"
             keys.wrong("start_lxc_network", message, hint=f"write {_fitting(group.start, part.lxc.per_host)}")
+            return False
+        return True
 
     def block(self, network: str, host: str) -> IPv4Network:
         """The block of *host* in the network called *network*."""
