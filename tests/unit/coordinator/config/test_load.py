@@ -76,7 +76,7 @@ def test_defaults_and_the_name_from_the_file_s_stem() -> None:
     assert file.name == "tiny"
     assert file.natbox is None
     assert file.containers["c"].address is None
-    assert file.networks["n"].gateway is None
+    assert file.vlans["n"].gateway is None
     assert file.nova == NovaOptions(virt_driver="fake", region="RegionOne", api_workers=1)
     assert load_bytes(MINIMAL.encode(), file="-", name="given").name == "given"
 
