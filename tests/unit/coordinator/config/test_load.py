@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_nova_knows_every_role_and_driver_that_a_file_may_say() -> None:
     from coordinator.nova import site
 
-    assert set(roles.ROLES) == {str(role) for role in site.Role}
+    assert set(roles.ROLES) == {str(role) for role in roles.Role}
     assert set(roles.CONTROLLER_ROLES) == {str(role) for role in site.CONTROLLER_ROLES}
 
     assert set(VIRT_DRIVERS) == set(site.VIRT_DRIVERS)
