@@ -65,7 +65,8 @@ def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[st
             text = clouds_yaml_text(known.site, known.secrets)
         case _:
             raise invalid(f"credentials: {form!r}: known are openrc and clouds.yaml")
-    return {"cluster": name, "text": text, "reachable_from": reachable}
+    header = f"# cluster {name}: of use wherever {reachable} can be reached\n"
+    return {"cluster": name, "text": header + text, "reachable_from": reachable}
 
 
 def _describe(network: Network) -> str:
