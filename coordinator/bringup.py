@@ -27,6 +27,7 @@ from coordinator.progress import Progress
 from coordinator.runner import pending_steps, run_steps
 from coordinator.steps import Step
 from coordinator.survey import Survey, gather_all, survey
+from coordinator.teardown import holders_of
 from proto import coordinator_pb2 as pb
 from proto import types_pb2
 from proto.model import ClusterHost, GatewayTable
@@ -129,7 +130,7 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     for warning in prepared.compiled.warnings:
         progress.note(f"warning: {warning}")
     phases["look"] = time.monotonic() - began
-    journal.hold(prepared.file.name, _addresses(prepared.file))
+    journal.hold(prepared.file.name, holders_of(prepared.file))
     journal.save(replace(prepared.record, state="changing" if was_up else "deploying"))
     try:
         writes = await _apply_hosts(prepared, progress)
@@ -151,12 +152,6 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
         "computes_up": nova["computes_up"],
         "writes": writes,
     }
-
-
-def _addresses(file: ClusterFile) -> dict[str, str]:
-    """Who gets something of the cluster."""
-    found = {host.name: str(host.address) for host in file.hosts.values()}
-    return found | ({HOLDER_NATBOX: str(file.natbox.address)} if file.natbox else {})
 
 
 async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from coordinator.nova import Secrets
-from coordinator.steps import Shell
+from coordinator.steps import Completed, Shell
 from proto.errors import CaasError, Code
 
 PATH = "/etc/caas/secrets.json"
@@ -38,11 +38,16 @@ class KeepSecrets:
 
 async def recall_secrets(shell: Shell) -> Secrets:
     """What KeepSecrets wrote. FAILED where it is not there: the cluster cannot be gone on with."""
-    seen = await shell.run(["cat", PATH], check=False)
+    try:
+        seen = await shell.run(["cat", PATH], check=False)
+    except CaasError as exc:
+        if exc.code is not Code.NOT_FOUND:
+            raise
+        seen = Completed(status=1, stdout=b"", stderr=b"")
     if seen.status != 0:
         raise CaasError(
             Code.FAILED,
-            f"{shell.container} is there, and neither the journal nor {PATH} in it has the cluster's secrets",
-            hint="take the cluster down and bring it up again",
+            f"the cluster is there, and neither the journal nor {PATH} in {shell.container} has its secrets",
+            hint="`caas down FILE` removes it from the hosts of that file; then bring it up again",
         )
     return Secrets.from_dict(json.loads(seen.stdout))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 
+from coordinator.config import ClusterFile
 from coordinator.fleet import AgentClient, Fleet, NatBoxClient
 from coordinator.journal import NATBOX, Journal
 from coordinator.progress import Progress
@@ -13,26 +14,42 @@ from coordinator.survey import combine
 from proto import types_pb2
 
 
-async def down(fleet: Fleet, journal: Journal, name: str, progress: Progress) -> dict[str, object]:
+async def down(
+    fleet: Fleet, journal: Journal, name: str, progress: Progress, file: ClusterFile | None = None
+) -> dict[str, object]:
     """Remove cluster *name* everywhere; returns the summary. An unknown name is done already.
 
     Where a host fails, the others are done all the same, the cluster stays known, and a second `down` goes on.
+    With *file*, its hosts are asked too: a journal that was lost is no reason to leave anything.
     """
     record = journal.find(name)
-    if record is None:
+    holders = journal.holders(name) | (holders_of(file) if file else {})
+    if record is None and not holders:
         progress.note(f"no cluster {name}: nothing to do")
         return {"cluster": name, "hosts": []}
-    holders = journal.holders(name)
-    journal.save(replace(record, state="removing"))
     progress.phase = "down"
+    if record is None:
+        combine(await _destroy(fleet, holders, name, progress))
+        return {"cluster": name, "hosts": [host for host in holders if host != NATBOX]}
+    journal.save(replace(record, state="removing"))
     try:
-        results = await asyncio.gather(*_work(fleet, holders, name, progress), return_exceptions=True)
-        combine([result for result in results if isinstance(result, BaseException)])
+        combine(await _destroy(fleet, holders, name, progress))
     except BaseException:
         journal.save(replace(record, state="failed"))
         raise
     journal.forget(name)
     return {"cluster": name, "hosts": [host for host in holders if host != NATBOX]}
+
+
+def holders_of(file: ClusterFile) -> dict[str, str]:
+    """Who gets something of the cluster of *file*: name -> address."""
+    found = {host.name: str(host.address) for host in file.hosts.values() if host.address is not None}
+    return found | ({NATBOX: str(file.natbox.address)} if file.natbox else {})
+
+
+async def _destroy(fleet: Fleet, holders: Mapping[str, str], name: str, progress: Progress) -> list[BaseException]:
+    results = await asyncio.gather(*_work(fleet, holders, name, progress), return_exceptions=True)
+    return [result for result in results if isinstance(result, BaseException)]
 
 
 def _work(fleet: Fleet, holders: Mapping[str, str], name: str, progress: Progress) -> list[Awaitable[None]]:

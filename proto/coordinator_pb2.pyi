@@ -27,10 +27,12 @@ class UpRequest(_message.Message):
     def __init__(self, file: _Optional[_Union[FileRequest, _Mapping]] = ..., remove: bool = ..., restart: bool = ...) -> None: ...
 
 class NameRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "file")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    file: FileRequest
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[_Union[FileRequest, _Mapping]] = ...) -> None: ...
 
 class CredentialsRequest(_message.Message):
     __slots__ = ("name", "format")

@@ -104,6 +104,14 @@ def up(coordinator: Coordinator, file: str, name: str, remove: bool, restart: bo
     _show_summary(cluster, outcome)
 
 
+def _make_down_request(word: str) -> pb.NameRequest:
+    """A cluster's name has neither '.' nor '/': anything else is a file."""
+    if not {".", "/"} & set(word):
+        return pb.NameRequest(name=word)
+    sent = _make_request(word, "").file
+    return pb.NameRequest(name=sent.name, file=sent)
+
+
 def _make_request(file: str, name: str) -> pb.UpRequest:
     """The file is checked here as well: its mistakes need no coordinator, and there is no limit to their number."""
     content = read_bytes(file)
@@ -147,9 +155,13 @@ def down(coordinator: Coordinator, name: str) -> None:
 
     What does not carry the cluster's mark stays. A cluster that is not there is removed already: that is no failure.
 
+    In place of NAME a cluster file (with a '.' or '/' in its name) may be given: then the hosts that it names are
+    asked as well, whether or not the coordinator knows the cluster.
+
     \b
     Example:
       caas down demo
+      caas down examples/demo.yaml
 
     \b
     Exit status:
@@ -158,7 +170,7 @@ def down(coordinator: Coordinator, name: str) -> None:
       130  interrupted; the same command goes on from there
     """
     try:
-        outcome = _work(coordinator.down(name), f"caas down {name}")
+        outcome = _work(coordinator.down(_make_down_request(name)), f"caas down {name}")
     except CaasError as error:
         if error.code is not Code.NOT_FOUND:
             raise

@@ -157,8 +157,10 @@ def _check_trunks(file: ClusterFile, report: Report) -> None:
     for spec in file.containers.values():
         if spec.network in file.vlans:
             first.setdefault(spec.host, spec)
+    # A key of the host that could not be read may be its trunk, misspelt: that is told already.
+    unread = {problem.path.split(".")[1] for problem in report.problems if problem.path.startswith("hosts.")}
     for name, host in file.hosts.items():
-        if not host.trunk and name in first and ("hosts", name, "trunk") not in file.places:
+        if not host.trunk and name in first and name not in unread and ("hosts", name, "trunk") not in file.places:
             user = first[name]
             message = f"'trunk' is missing: container {user.name} is in VLAN network {user.network}"
             _add(file, report, ("hosts", name), message, hint="add trunk: LINK, the link that carries tagged frames")

@@ -61,10 +61,14 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             yield event
 
     async def Down(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
-        async def work(progress: Progress) -> dict[str, Any]:
-            return await teardown.down(self._fleet, self._journal, _named(request), progress)
+        sent = request.file
+        file = load_bytes(sent.content, file=sent.file_name, name=sent.name) if request.HasField("file") else None
+        name = file.name if file else _named(request)
 
-        async for event in self._alone(request.name, "down", work):
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await teardown.down(self._fleet, self._journal, name, progress, file)
+
+        async for event in self._alone(name, "down", work):
             yield event
 
     async def Verify(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator import bringup, checks, status, teardown
+from coordinator.config import load_bytes
 from coordinator.journal import Journal
 from coordinator.progress import Progress
 from proto import coordinator_pb2 as pb
@@ -307,3 +308,23 @@ async def test_after_a_failed_up_services_are_still_not_restarted_without_leave(
     assert (await rig.status())["state"] == "failed"
     with pytest.raises(CaasError, match="restart nova-api"):
         await rig.up(TWO + "nova: {api_workers: 2}\n")
+
+
+async def test_down_with_a_file_needs_no_journal(rig: Rig, tmp_path: Path) -> None:
+    await rig.up(TWO)
+    rig.journal = Journal(tmp_path / "another.db")
+    assert (await rig.down())["hosts"] == []
+    assert rig.fleet.containers["host1"].containers
+    file = load_bytes(TWO.encode(), file="demo.yaml")
+    progress = Progress("demo", rig.journal, rig.events.append)
+    await teardown.down(rig.fleet, rig.journal, "demo", progress, file)  # type: ignore[arg-type]
+    assert not any(containers.containers for containers in rig.fleet.containers.values())
+
+
+async def test_a_lost_journal_and_lost_secrets_are_told_with_the_way_out(rig: Rig, tmp_path: Path) -> None:
+    await rig.up(ONE)
+    rig.journal = Journal(tmp_path / "another.db")
+    rig.fleet.kept.clear()
+    with pytest.raises(CaasError, match="secrets") as caught:
+        await rig.up(ONE)
+    assert "caas down FILE" in caught.value.hint
