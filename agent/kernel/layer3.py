@@ -10,11 +10,11 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.kernel import netlink
-from agent.kernel.links import Links
+from agent.kernel.links import TUNNEL_TTL, Links
 from agent.kernel.netlink import KernelError, Netlink
 from proto.marks import ROUTE_PROTOCOL
 from proto.model import Address, Route, Rule
@@ -23,7 +23,11 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_PROTO = 1, 2, 4, 11
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 2, 4, 5, 7, 15
+RTA_ENCAP_TYPE, RTA_ENCAP = 21, 22
+LWTUNNEL_ENCAP_IP = 2
+LWTUNNEL_IP_DST, LWTUNNEL_IP_SRC, LWTUNNEL_IP_TTL, LWTUNNEL_IP_FLAGS = 2, 3, 4, 6
+TUNNEL_DONT_FRAGMENT = 0x0100  # linux/if_tunnel.h
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 1, 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
 RTN_UNICAST = 1
@@ -74,6 +78,7 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
                 via=_address(found.get(RTA_GATEWAY)),
                 src=_address(found.get(RTA_PREFSRC)),
                 table=netlink.u32_of(found.get(RTA_TABLE)) or table,
+                encap=_encap(found),
             )
         )
     return routes
@@ -91,6 +96,19 @@ def list_foreign_destinations(connection: Netlink) -> list[ipaddress.IPv4Network
         if network is not None:
             found.add(network)
     return sorted(found)
+
+
+def find_out_link(connection: Netlink, remote: ipaddress.IPv4Address, *, src: ipaddress.IPv4Address) -> int:
+    """The ifindex of the link by which packets from *src*, an address of the host's, go to *remote*; 0 where none."""
+    header = _RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0)
+    body = header + netlink.attr(RTA_DST, remote.packed) + netlink.attr(RTA_SRC, src.packed)
+    try:
+        (payload,) = connection.ask(RTM_GETROUTE, body)
+    except KernelError as exc:
+        if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES):
+            return 0  # no way there, or *src* is no address of the host's
+        raise
+    return netlink.u32_of(netlink.parse_attrs(payload, _RTMSG.size).get(RTA_OIF))
 
 
 def list_rules(connection: Netlink) -> list[Rule]:
@@ -122,16 +140,21 @@ def delete_address(connection: Netlink, address: Address, index: int) -> bool:
     return _unless_gone(lambda: connection.change(RTM_DELADDR, _address_body(address, index)))
 
 
-def add_route(connection: Netlink, route: Route, index: int) -> None:
-    """Raises KernelError: EEXIST where one to the same place is in the table, ENETUNREACH where `via` is nowhere."""
+def add_route(connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None) -> None:
+    """Raises KernelError: EEXIST where one to the same place is in the table, ENETUNREACH where `via` is nowhere.
+
+    *encap_src* is the outer source for a route with `encap`; None: what the way there says.
+    """
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
-    connection.change(RTM_NEWROUTE, _route_body(route, index), flags=flags)
+    connection.change(RTM_NEWROUTE, _route_body(route, index) + _encap_body(route, encap_src), flags=flags)
 
 
-def replace_route(connection: Netlink, route: Route, index: int) -> None:
+def replace_route(
+    connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+) -> None:
     """Put *route* in the place of the one with the same destination and table, with no moment between."""
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
-    connection.change(RTM_NEWROUTE, _route_body(route, index), flags=flags)
+    connection.change(RTM_NEWROUTE, _route_body(route, index) + _encap_body(route, encap_src), flags=flags)
 
 
 def delete_route(connection: Netlink, route: Route, index: int) -> bool:
@@ -180,6 +203,25 @@ def _route_body(route: Route, index: int) -> bytes:
     if route.src is not None:
         body += netlink.attr(RTA_PREFSRC, route.src.packed)
     return body
+
+
+def _encap_body(route: Route, src: ipaddress.IPv4Address | None) -> bytes:
+    if route.encap is None:
+        return b""
+    header = [
+        netlink.attr(LWTUNNEL_IP_DST, route.encap.packed),
+        netlink.attr_u8(LWTUNNEL_IP_TTL, TUNNEL_TTL),
+        netlink.attr(LWTUNNEL_IP_FLAGS, struct.pack("!H", TUNNEL_DONT_FRAGMENT)),
+    ]
+    if src is not None:
+        header.append(netlink.attr(LWTUNNEL_IP_SRC, src.packed))
+    return netlink.nested(RTA_ENCAP, *header) + netlink.attr_u16(RTA_ENCAP_TYPE, LWTUNNEL_ENCAP_IP)
+
+
+def _encap(found: Mapping[int, bytes]) -> ipaddress.IPv4Address | None:
+    if found.get(RTA_ENCAP_TYPE) != struct.pack("=H", LWTUNNEL_ENCAP_IP):
+        return None
+    return _address(netlink.parse_attrs(found[RTA_ENCAP]).get(LWTUNNEL_IP_DST))
 
 
 def _rule_body(rule: Rule) -> bytes:

@@ -12,6 +12,7 @@ import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from agent.kernel import netlink
 from agent.kernel.netlink import KernelError, Netlink
@@ -22,17 +23,29 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 18, 20, 27, 29, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
+IFLA_IPTUN_LOCAL, IFLA_IPTUN_REMOTE, IFLA_IPTUN_TTL, IFLA_IPTUN_PROTO = 2, 3, 4, 9
+IFLA_IPTUN_PMTUDISC, IFLA_IPTUN_COLLECT_METADATA = 10, 19
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 VETH_INFO_PEER = 1
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC = 0x1, 0x8, 0x80, 0x100
 ARPHRD_ETHER = 1
 ETH_P_8021Q = 0x8100
+IPPROTO_IPIP = 4
+TUNNEL_TTL = 64
 #: Far above what the kernel hands out itself, so that two makers never meet.
 IFINDEX_MIN, IFINDEX_SPAN = 1 << 20, 1 << 24
 
 _IFINFO = struct.Struct("=BxHiII")
 Request = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Of an ipip device: our address and the far end's (None: that of each packet's route)."""
+
+    local: IPv4Address
+    remote: IPv4Address | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class SeenLink:
     vlan_protocol: int
     mac: bytes
     arp_type: int
+    ends: Ends | None = None
 
     @property
     def mark(self) -> Mark | None:
@@ -129,6 +143,34 @@ def new_veth(index: int, name: str, *, peer_index: int, peer_name: str, mtu: int
     return _new_link(index, name, "veth", *own, data=(netlink.attr(VETH_INFO_PEER | netlink.NLA_F_NESTED, peer),))
 
 
+def new_ipip(index: int, name: str, ends: Ends, *, mtu: int) -> Request:
+    """An IPv4-in-IPv4 device. Its outer headers forbid fragments, so that a way that is too narrow is told."""
+    return _new_link(index, name, "ipip", netlink.attr_u32(IFLA_MTU, mtu), data=_ipip_data(ends))
+
+
+def change_ipip(index: int, ends: Ends) -> Request:
+    """Other ends for an ipip device. It cannot get a remote where it has none, nor lose it."""
+    info = netlink.nested(
+        IFLA_LINKINFO, netlink.attr_text(IFLA_INFO_KIND, "ipip"), netlink.nested(IFLA_INFO_DATA, *_ipip_data(ends))
+    )
+    return RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + info
+
+
+def _ipip_data(ends: Ends) -> Sequence[bytes]:
+    far = (
+        netlink.attr(IFLA_IPTUN_REMOTE, ends.remote.packed)
+        if ends.remote is not None
+        else netlink.attr(IFLA_IPTUN_COLLECT_METADATA, b"")
+    )
+    return (
+        netlink.attr(IFLA_IPTUN_LOCAL, ends.local.packed),
+        far,
+        netlink.attr_u8(IFLA_IPTUN_TTL, TUNNEL_TTL),
+        netlink.attr_u8(IFLA_IPTUN_PMTUDISC, 1),
+        netlink.attr_u8(IFLA_IPTUN_PROTO, IPPROTO_IPIP),
+    )
+
+
 def set_link(
     index: int,
     *,
@@ -204,6 +246,12 @@ def _seen_link(payload: bytes) -> SeenLink:
         data = netlink.parse_attrs(info.get(IFLA_INFO_DATA, b""))
         vid = struct.unpack("=H", data[IFLA_VLAN_ID])[0]
         protocol = struct.unpack("!H", data[IFLA_VLAN_PROTOCOL])[0]
+    ends = None
+    if kind == "ipip":
+        data = netlink.parse_attrs(info.get(IFLA_INFO_DATA, b""))
+        remote = IPv4Address(data.get(IFLA_IPTUN_REMOTE, b"\0" * 4))
+        local = IPv4Address(data.get(IFLA_IPTUN_LOCAL, b"\0" * 4))
+        ends = Ends(local, None if IFLA_IPTUN_COLLECT_METADATA in data else remote)
     return SeenLink(
         index=index,
         name=netlink.text_of(found.get(IFLA_IFNAME)),
@@ -218,4 +266,5 @@ def _seen_link(payload: bytes) -> SeenLink:
         vlan_protocol=protocol,
         mac=found.get(IFLA_ADDRESS, b""),
         arp_type=arp_type,
+        ends=ends,
     )
