@@ -153,6 +153,8 @@ def _header(own: Iterable[IPv4Network]) -> Iterable[str]:
     yield f"@th,0,4 != 4 {_drop(MALFORMED)}"
     yield f"@th,4,4 < 5 {_drop(MALFORMED)}"
     yield f"@th,72,8 {IPIP} {_drop(NESTED)}"
+    # Congestion on the way of a packet whose ends know nothing of it (RFC 6040, figure 4).
+    yield f"ip ecn ce @th,14,2 0 {_drop(MALFORMED)}"
     for network in own:
         yield f"{_comes_from(network)}{_drop(OWN_SOURCE)}"
 

@@ -236,9 +236,10 @@ static __always_inline __be32 find_remote(struct __sk_buff *skb, const struct en
 
 	if (ends->remote)
 		return ends->remote;
-	if (bpf_skb_get_tunnel_key(skb, &key, offsetof(struct bpf_tunnel_key, remote_ipv6[1]), 0))
+	/* The helper speaks of a packet that was received, from the far end: a route's destination is "local" (Linux 6.0). */
+	if (bpf_skb_get_tunnel_key(skb, &key, offsetof(struct bpf_tunnel_key, local_ipv6[1]), 0))
 		return 0;
-	return bpf_htonl(key.remote_ipv4);
+	return bpf_htonl(key.local_ipv4);
 }
 
 SEC("tc")
