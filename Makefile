@@ -25,7 +25,7 @@ PACKAGES := python3 python3-venv lxc python3-lxc mmdebstrap debian-archive-keyri
 	clang llvm libbpf1 libbpf-dev linux-libc-dev \
 	iputils-ping tcpdump busybox-static qemu-system-x86
 
-.PHONY: help packages venv bpf proto images demo demo-down lint test clean
+.PHONY: help packages venv bpf proto images demo demo-down lint test bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ else
 	echo "as root: make test"; \
 	exit $$status
 endif
+
+bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, 6 minutes); FIGURES="vlan-tcp …" for some
+	@$(PYTHON) -m tests.bench $(FIGURES)
 
 clean: ## remove what was compiled and cached in this folder; images and labs stay
 	@$(MAKE) -C agent/kernel/bpf clean

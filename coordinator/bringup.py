@@ -55,6 +55,7 @@ class Prepared:
 async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Prepared:
     """Look at everything and decide; raises every reason not to begin."""
     file = load_bytes(request.content, file=request.file_name, name=request.name)
+    file.check_deployable()
     record = journal.find(file.name)
     former = file_of(record) if record else None
     found = await survey(fleet, [file, former] if former else [file])

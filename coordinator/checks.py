@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from coordinator.fleet import Fleet
@@ -10,19 +9,21 @@ from coordinator.journal import Journal
 from coordinator.known import Known
 from coordinator.nova import boot_test, nova_status
 from coordinator.progress import Progress
-
-PINGS_AT_ONCE = 16
+from coordinator.reach import measure, targets_of
 
 
 async def verify(fleet: Fleet, journal: Journal, name: str, progress: Progress) -> dict[str, Any]:
-    """Every container reaches every other of its network and its gateway; nova lists every compute up.
+    """Every container reaches every other of its subnet and its gateway; nova lists every compute up.
 
-    Returns {"cluster", "ok", "pairs": [{"from", "to", "ok"}], "computes_up", "problems"}.
+    Returns {"cluster", "ok", "pairs": [{"from", "to", "ok", "reached", "mtu", "seconds", "cause"}],
+    "computes_up", "problems"}.
     """
     known = Known.find(fleet, journal, name)
     progress.phase = "verify"
     async with progress.step("verify:reach", "containers reach each other and their gateway"):
-        pairs = await _reach(known)
+        containers = [container for host in known.hosts.values() for container in host.state.containers]
+        shells = {container.hostname: known.shell(container.hostname) for container in containers}
+        reach = await measure(targets_of(containers), shells)
     async with progress.step("verify:nova", "nova lists every compute up"):
         found = await nova_status(known.api_shell())
     down = [
@@ -33,38 +34,16 @@ async def verify(fleet: Fleet, journal: Journal, name: str, progress: Progress) 
     missing = len(known.site.computes) - found["computes_up"]
     if missing > 0:
         down.append(f"{missing} of {len(known.site.computes)} computes are not up")
-    lost = [f"{pair['from']} does not reach {pair['to']}" for pair in pairs if not pair["ok"]]
+    lost = [f"{pair.source} to {pair.target}: {pair.cause}" for pair in reach.pairs if not pair.ok]
     for line in (*lost, *down):
         progress.note(f"error: {line}")
     return {
         "cluster": name,
         "ok": not lost and not down,
-        "pairs": pairs,
+        "pairs": [pair.to_dict() for pair in reach.pairs],
         "computes_up": found["computes_up"],
         "problems": [*lost, *down],
     }
-
-
-async def _reach(known: Known) -> list[dict[str, Any]]:
-    """One ping for each ordered pair in a network, and from each container to its gateway."""
-    limit = asyncio.Semaphore(PINGS_AT_ONCE)
-    containers = [container for host in known.hosts.values() for container in host.state.containers]
-
-    async def ping(source: str, target: str, address: str) -> dict[str, Any]:
-        async with limit:
-            done = await known.shell(source).run(["ping", "-n", "-q", "-c1", "-W2", address], timeout=10, check=False)
-        return {"from": source, "to": target, "ok": done.status == 0}
-
-    work = []
-    for one in containers:
-        work += [
-            ping(one.hostname, other.hostname, str(other.nic.address.ip))
-            for other in containers
-            if other is not one and other.nic.address.network == one.nic.address.network
-        ]
-        if one.nic.gateway is not None:
-            work.append(ping(one.hostname, "gateway", str(one.nic.gateway)))
-    return list(await asyncio.gather(*work))
 
 
 async def test(fleet: Fleet, journal: Journal, name: str, progress: Progress) -> dict[str, Any]:

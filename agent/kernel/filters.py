@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import enum
 import errno
-import socket
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.kernel import netlink
 from agent.kernel.bpf import BpfProgram
-from agent.kernel.netlink import KernelError, Netlink
+from agent.kernel.netlink import KernelError, Message, Netlink
 
-RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
-RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
-TCA_KIND, TCA_OPTIONS = 1, 2
-TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS, TCA_BPF_ID = 6, 7, 8, 11
-TCA_BPF_FLAG_ACT_DIRECT = 1
-CLSACT_HANDLE, CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
-ETH_P_ALL = socket.htons(0x0003)
-_TCMSG = struct.Struct("=BxHiIII")
+ETH_P_ALL = 0x0003
+#: Neither the filter, nor its qdisc, nor its link.
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
 class Direction(enum.Enum):
@@ -55,24 +47,41 @@ def attach(
     name: str = "",
 ) -> None:
     """Put *program* at that place of the link, in the place of whatever filter is there. Raises KernelError."""
+    _check_place(priority, handle)
     add_clsact(connection, ifindex)
-    options = netlink.nested(
-        TCA_OPTIONS,
-        netlink.attr_u32(TCA_BPF_FD, program.fd),
-        netlink.attr_text(TCA_BPF_NAME, name or program.name),
-        netlink.attr_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT),
+    connection.change(
+        lambda route: route.tc(
+            "replace-filter",
+            "bpf",
+            index=ifindex,
+            handle=handle,
+            parent=direction.value,
+            prio=priority,
+            protocol=ETH_P_ALL,
+            fd=program.fd,
+            name=name or program.name,
+            direct_action=True,
+        )
     )
-    body = _place(ifindex, direction, priority, handle) + netlink.attr_text(TCA_KIND, "bpf") + options
-    connection.change(RTM_NEWTFILTER, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
 
 
 def detach(connection: Netlink, ifindex: int, direction: Direction, *, priority: int, handle: int = 1) -> bool:
     """Take the filter away. False where it, its qdisc or its link was not there. The clsact qdisc stays."""
-    body = _place(ifindex, direction, priority, handle) + netlink.attr_text(TCA_KIND, "bpf")
+    _check_place(priority, handle)
     try:
-        connection.change(RTM_DELTFILTER, body)
+        connection.change(
+            lambda route: route.tc(
+                "del-filter",
+                "bpf",
+                index=ifindex,
+                handle=handle,
+                parent=direction.value,
+                prio=priority,
+                protocol=ETH_P_ALL,
+            )
+        )
     except KernelError as exc:
-        if exc.errno in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+        if exc.errno in _GONE:
             return False
         raise
     return True
@@ -84,27 +93,25 @@ def list_attached(
     """Every BPF filter on the link, in *directions*, by priority. Empty where the link or its clsact is not there."""
     found = []
     for direction in directions:
-        body = _TCMSG.pack(0, 0, ifindex, 0, direction.value, 0)
         try:
-            payloads = connection.dump(RTM_GETTFILTER, body)
+            filters = _dump(connection, ifindex, direction)
         except KernelError as exc:
-            if exc.errno in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+            if exc.errno in _GONE:
                 continue
             raise
-        found += [each for payload in payloads if (each := _attached(payload, direction))]
+        found += [each for each in filters if each is not None]
     return sorted(found, key=lambda each: (each.direction.value, each.priority, each.handle))
 
 
 def has_filters(connection: Netlink, ifindex: int) -> bool:
     """Whether any filter of any kind, anybody's, is at the link's ingress or egress."""
-    return any(connection.dump(RTM_GETTFILTER, _TCMSG.pack(0, 0, ifindex, 0, each.value, 0)) for each in Direction)
+    return any(_dump(connection, ifindex, each) for each in Direction)
 
 
 def add_clsact(connection: Netlink, ifindex: int) -> bool:
     """Give the link a clsact qdisc. False where it has one. KernelError (EEXIST) where `ingress` is there."""
-    body = _TCMSG.pack(0, 0, ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0) + netlink.attr_text(TCA_KIND, "clsact")
     try:
-        connection.change(RTM_NEWQDISC, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
+        connection.change(lambda route: route.tc("add", "clsact", index=ifindex))
     except KernelError as exc:
         if exc.errno == errno.EEXIST and has_clsact(connection, ifindex):
             return False
@@ -114,39 +121,39 @@ def add_clsact(connection: Netlink, ifindex: int) -> bool:
 
 def has_clsact(connection: Netlink, ifindex: int) -> bool:
     """Whether the link has a clsact qdisc (an `ingress` one stands in the same place and has no egress)."""
-    payloads = connection.dump(RTM_GETQDISC, _TCMSG.pack(0, 0, ifindex, 0, 0, 0))
-    kinds = {netlink.text_of(netlink.parse_attrs(payload, _TCMSG.size).get(TCA_KIND)) for payload in payloads}
+    kinds = connection.dump(lambda route: route.tc("dump", index=ifindex), lambda message: message.get_attr("TCA_KIND"))
     return "clsact" in kinds
 
 
 def remove_clsact(connection: Netlink, ifindex: int) -> bool:
     """Take the clsact qdisc and all its filters away. False where there is none."""
-    body = _TCMSG.pack(0, 0, ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0)
     try:
-        connection.change(RTM_DELQDISC, body)
+        connection.change(lambda route: route.tc("del", "clsact", index=ifindex))
     except KernelError as exc:
-        if exc.errno in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+        if exc.errno in _GONE:
             return False
         raise
     return True
 
 
-def _place(ifindex: int, direction: Direction, priority: int, handle: int) -> bytes:
+def _check_place(priority: int, handle: int) -> None:
     if not 1 <= priority <= 0xFFFF or handle < 1:
         raise ValueError(f"a filter needs a priority of 1..65535 and a handle above 0, not {priority} and {handle}")
-    return _TCMSG.pack(0, 0, ifindex, handle, direction.value, priority << 16 | ETH_P_ALL)
 
 
-def _attached(payload: bytes, direction: Direction) -> Attached | None:
-    _, _, _, handle, _, info = _TCMSG.unpack_from(payload)
-    found = netlink.parse_attrs(payload, _TCMSG.size)
-    options = netlink.parse_attrs(found.get(TCA_OPTIONS, b""))
-    if netlink.text_of(found.get(TCA_KIND)) != "bpf" or TCA_BPF_ID not in options:
-        return None  # another kind of filter, or the priority's own entry, which has no program
-    return Attached(
-        direction,
-        info >> 16,
-        handle,
-        netlink.text_of(options.get(TCA_BPF_NAME)),
-        netlink.u32_of(options.get(TCA_BPF_ID)),
+def _dump(connection: Netlink, ifindex: int, direction: Direction) -> list[Attached | None]:
+    """Every filter there; None for one of another kind than ours, or that is a priority's own entry."""
+    return connection.dump(
+        lambda route: route.tc("get-filter", index=ifindex, parent=direction.value),
+        lambda message: _attached(message, direction),
     )
+
+
+def _attached(message: Message, direction: Direction) -> Attached | None:
+    if message.get_attr("TCA_KIND") != "bpf" or not (options := message.get_attr("TCA_OPTIONS")):
+        return None
+    program_id = options.get_attr("TCA_BPF_ID")
+    if program_id is None:
+        return None
+    name = options.get_attr("TCA_BPF_NAME") or ""
+    return Attached(direction, message["info"] >> 16, message["handle"], name, program_id)

@@ -1,15 +1,17 @@
 """Running something inside another network namespace without moving the caller there.
 
-setns(2) sticks to its thread, so it is called only in a thread made for it, which is thrown away after.
+setns(2) sticks to its thread, so it is called only in a thread made for it, which is thrown away after or stays there.
 /proc/sys/net and child processes follow the thread that looks or forks.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,3 +64,28 @@ def run_inside(netns: str | None, function: Callable[[], T]) -> T:
     if failures:
         raise failures[0]
     return results[0]
+
+
+class Resident:
+    """A thread that lives in one network namespace, the caller's or *netns*, and runs one call after the other."""
+
+    def __init__(self, netns: str | None, *, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        try:
+            # The thread starts here: it is born in the namespace of the one that starts it.
+            self.run(lambda: enter_netns(netns) if netns is not None else None)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, function: Callable[[], T]) -> T:
+        """*function()* in the thread, after what came before. Its exception is the caller's. EBADF once closed."""
+        try:
+            future = self._executor.submit(function)
+        except RuntimeError as exc:
+            raise OSError(errno.EBADF, "it is closed") from exc
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread when it has done what it was given; a second time changes nothing."""
+        self._executor.shutdown()

@@ -1,4 +1,4 @@
-"""Links: what one dump shows of them, and the messages that make, set and delete them (rtnetlink(7), linux/if_link.h).
+"""Links: what one dump shows of them, and the requests that make, set and delete them (ip-link(8), linux/if_link.h).
 
 A link is made with an ifindex that we choose: the requests that follow in the same datagram (its mark first) name it
 by that number, so no crash leaves a link of ours unmarked, and a refused creation marks nobody else's link.
@@ -6,27 +6,17 @@ by that number, so no crash leaves a link of ours unmarked, and a refused creati
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import secrets
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from agent.kernel import netlink
-from agent.kernel.netlink import KernelError, Netlink
+from pyroute2.netlink.rtnl import RTM_GETLINK
+
+from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Request, read_attributes
 from proto.marks import Mark, parse_mark
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 18, 20, 27, 29, 37
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
-IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
-IFLA_IPTUN_LOCAL, IFLA_IPTUN_REMOTE, IFLA_IPTUN_TTL, IFLA_IPTUN_PROTO = 2, 3, 4, 9
-IFLA_IPTUN_PMTUDISC, IFLA_IPTUN_COLLECT_METADATA = 10, 19
-IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
-VETH_INFO_PEER = 1
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC = 0x1, 0x8, 0x80, 0x100
 ARPHRD_ETHER = 1
@@ -35,9 +25,6 @@ IPPROTO_IPIP = 4
 TUNNEL_TTL = 64
 #: Far above what the kernel hands out itself, so that two makers never meet.
 IFINDEX_MIN, IFINDEX_SPAN = 1 << 20, 1 << 24
-
-_IFINFO = struct.Struct("=BxHiII")
-Request = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +75,20 @@ class Links:
 
 def list_links(connection: Netlink) -> Links:
     """All links, from one dump. Raises KernelError."""
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + netlink.attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return Links([_seen_link(payload) for payload in connection.dump(RTM_GETLINK, body)])
+    return Links(
+        connection.dump(lambda route: route.link((RTM_GETLINK, DUMP), ext_mask=RTEXT_FILTER_SKIP_STATS), _seen_link)
+    )
 
 
 def find_link(connection: Netlink, name: str) -> SeenLink | None:
     """The link called *name*, or None: one request, whatever the number of links."""
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + netlink.attr_text(IFLA_IFNAME, name)
     try:
-        payloads = connection.ask(RTM_GETLINK, body)
+        (message,) = connection.ask(lambda route: route.link((RTM_GETLINK, GET), ifname=name))
     except KernelError as exc:
         if exc.errno == errno.ENODEV:
             return None
         raise
-    return _seen_link(payloads[0]) if payloads else None
+    return _seen_link(message)
 
 
 def make_ifindex() -> int:
@@ -116,59 +103,53 @@ def new_bridge(index: int, name: str, mtu: int) -> Request:
     (BROPT_MTU_SET_BY_USER in net/bridge). Its MAC is its own, so that it does not change with its ports either.
     """
     mac = bytes(((secrets.randbelow(64) << 2) | 2,)) + secrets.token_bytes(5)
-    data = (netlink.attr_u32(IFLA_BR_STP_STATE, 0), netlink.attr_u8(IFLA_BR_MCAST_SNOOPING, 0))
-    own = (netlink.attr(IFLA_ADDRESS, mac), netlink.attr_u32(IFLA_MTU, mtu - 1))
-    return _new_link(index, name, "bridge", *own, data=data)
+    return lambda route: route.link(
+        "add",
+        kind="bridge",
+        index=index,
+        ifname=name,
+        address=mac.hex(":"),
+        mtu=mtu - 1,
+        br_stp_state=0,
+        br_mcast_snooping=0,
+    )
 
 
 def new_vlan(index: int, name: str, *, parent: int, vid: int, mtu: int) -> Request:
     """An 802.1Q subinterface of the link with ifindex *parent*."""
-    data = (
-        netlink.attr_u16(IFLA_VLAN_ID, vid),
-        netlink.attr(IFLA_VLAN_PROTOCOL, struct.pack("!H", ETH_P_8021Q)),
-    )
-    return _new_link(
-        index, name, "vlan", netlink.attr_u32(IFLA_LINK, parent), netlink.attr_u32(IFLA_MTU, mtu), data=data
+    return lambda route: route.link(
+        "add", kind="vlan", index=index, ifname=name, link=parent, mtu=mtu, vlan_id=vid, vlan_protocol=ETH_P_8021Q
     )
 
 
 def new_veth(index: int, name: str, *, peer_index: int, peer_name: str, mtu: int, mac: bytes) -> Request:
     """A veth pair; *mac* is that of the end called *name*."""
-    peer = (
-        _IFINFO.pack(0, 0, peer_index, 0, 0)
-        + netlink.attr_text(IFLA_IFNAME, peer_name)
-        + netlink.attr_u32(IFLA_MTU, mtu)
-    )
-    own = (netlink.attr(IFLA_ADDRESS, mac), netlink.attr_u32(IFLA_MTU, mtu))
-    return _new_link(index, name, "veth", *own, data=(netlink.attr(VETH_INFO_PEER | netlink.NLA_F_NESTED, peer),))
+    # Spelled out: pyroute2's own `peer` has no place for the ifindex, which is in the header.
+    peer = {"index": peer_index, "attrs": [("IFLA_IFNAME", peer_name), ("IFLA_MTU", mtu)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
+    return lambda route: route.link("add", index=index, ifname=name, address=mac.hex(":"), mtu=mtu, linkinfo=info)
 
 
 def new_ipip(index: int, name: str, ends: Ends, *, mtu: int) -> Request:
     """An IPv4-in-IPv4 device. Its outer headers forbid fragments, so that a way that is too narrow is told."""
-    return _new_link(index, name, "ipip", netlink.attr_u32(IFLA_MTU, mtu), data=_ipip_data(ends))
+    return lambda route: route.link("add", index=index, ifname=name, mtu=mtu, linkinfo=_ipip_info(ends))
 
 
 def change_ipip(index: int, ends: Ends) -> Request:
     """Other ends for an ipip device. It cannot get a remote where it has none, nor lose it."""
-    info = netlink.nested(
-        IFLA_LINKINFO, netlink.attr_text(IFLA_INFO_KIND, "ipip"), netlink.nested(IFLA_INFO_DATA, *_ipip_data(ends))
-    )
-    return RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + info
+    return lambda route: route.link("set", index=index, linkinfo=_ipip_info(ends))
 
 
-def _ipip_data(ends: Ends) -> Sequence[bytes]:
-    far = (
-        netlink.attr(IFLA_IPTUN_REMOTE, ends.remote.packed)
-        if ends.remote is not None
-        else netlink.attr(IFLA_IPTUN_COLLECT_METADATA, b"")
-    )
-    return (
-        netlink.attr(IFLA_IPTUN_LOCAL, ends.local.packed),
+def _ipip_info(ends: Ends) -> dict[str, object]:
+    far = ("IFLA_IPIP_REMOTE", str(ends.remote)) if ends.remote else ("IFLA_IPIP_COLLECT_METADATA", True)
+    data = [
+        ("IFLA_IPIP_LOCAL", str(ends.local)),
         far,
-        netlink.attr_u8(IFLA_IPTUN_TTL, TUNNEL_TTL),
-        netlink.attr_u8(IFLA_IPTUN_PMTUDISC, 1),
-        netlink.attr_u8(IFLA_IPTUN_PROTO, IPPROTO_IPIP),
-    )
+        ("IFLA_IPIP_TTL", TUNNEL_TTL),
+        ("IFLA_IPIP_PMTUDISC", 1),
+        ("IFLA_IPIP_PROTO", IPPROTO_IPIP),
+    ]
+    return {"attrs": [("IFLA_INFO_KIND", "ipip"), ("IFLA_INFO_DATA", {"attrs": data})]}
 
 
 def set_link(
@@ -178,36 +159,32 @@ def set_link(
     mtu: int | None = None,
     master: int | None = None,
     mac: bytes | None = None,
-    group: int | None = None,
     flags: int = 0,
     flags_off: int = 0,
 ) -> Request:
     """Change what is given of the link; master 0 takes it out of its bridge. *flags* are set, *flags_off* cleared."""
-    body = _IFINFO.pack(0, 0, index, flags, flags | flags_off)
-    if mark is not None:
-        body += netlink.attr(IFLA_IFALIAS, str(mark).encode())
-    if mtu is not None:
-        body += netlink.attr_u32(IFLA_MTU, mtu)
-    if master is not None:
-        body += netlink.attr_u32(IFLA_MASTER, master)
-    if mac is not None:
-        body += netlink.attr(IFLA_ADDRESS, mac)
-    if group is not None:
-        body += netlink.attr_u32(IFLA_GROUP, group)
-    return RTM_SETLINK, 0, body
+    return lambda route: route.link(
+        "set",
+        index=index,
+        flags=flags,
+        change=flags | flags_off,
+        # What is None is left out of the message.
+        ifalias=str(mark) if mark is not None else None,
+        mtu=mtu,
+        master=master,
+        address=mac.hex(":") if mac is not None else None,
+    )
 
 
 def perform(connection: Netlink, requests: Sequence[Request]) -> None:
     """Send *requests* in one datagram. Raises the first KernelError."""
-    for refusal in connection.change_all(requests):
-        if refusal is not None:
-            raise refusal
+    connection.change_together(requests)
 
 
 def delete_link(connection: Netlink, index: int) -> bool:
     """Delete the link. False where it was gone."""
     try:
-        connection.change(RTM_DELLINK, _IFINFO.pack(0, 0, index, 0, 0))
+        connection.change(lambda route: route.link("del", index=index))
     except KernelError as exc:
         if exc.errno == errno.ENODEV:
             return False
@@ -215,56 +192,34 @@ def delete_link(connection: Netlink, index: int) -> bool:
     return True
 
 
-def delete_links(connection: Netlink, indexes: Sequence[int]) -> None:
-    """Delete links as a group: one wait for RCU instead of one for each (facts.md: 60 times as fast)."""
-    if len(indexes) < 2:
-        for index in indexes:
-            delete_link(connection, index)
-        return
-    group = make_ifindex()
-    for refusal in connection.change_all([set_link(index, group=group) for index in indexes]):
-        if refusal is not None and refusal.errno != errno.ENODEV:
-            raise refusal
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + netlink.attr_u32(IFLA_GROUP, group)
-    with contextlib.suppress(KernelError):  # ENODEV: all of them are gone by themselves
-        connection.change(RTM_DELLINK, body)
-
-
-def _new_link(index: int, name: str, kind: str, *attributes: bytes, data: Sequence[bytes]) -> Request:
-    info = netlink.nested(IFLA_LINKINFO, netlink.attr_text(IFLA_INFO_KIND, kind), netlink.nested(IFLA_INFO_DATA, *data))
-    body = _IFINFO.pack(0, 0, index, 0, 0) + netlink.attr_text(IFLA_IFNAME, name) + b"".join(attributes) + info
-    return RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body
-
-
-def _seen_link(payload: bytes) -> SeenLink:
-    _, arp_type, index, flags, _ = _IFINFO.unpack_from(payload)
-    found = netlink.parse_attrs(payload, _IFINFO.size)
-    info = netlink.parse_attrs(found.get(IFLA_LINKINFO, b""))
-    kind = netlink.text_of(info.get(IFLA_INFO_KIND))
-    vid = protocol = 0
-    if kind == "vlan":
-        data = netlink.parse_attrs(info.get(IFLA_INFO_DATA, b""))
-        vid = struct.unpack("=H", data[IFLA_VLAN_ID])[0]
-        protocol = struct.unpack("!H", data[IFLA_VLAN_PROTOCOL])[0]
-    ends = None
-    if kind == "ipip":
-        data = netlink.parse_attrs(info.get(IFLA_INFO_DATA, b""))
-        remote = IPv4Address(data.get(IFLA_IPTUN_REMOTE, b"\0" * 4))
-        local = IPv4Address(data.get(IFLA_IPTUN_LOCAL, b"\0" * 4))
-        ends = Ends(local, None if IFLA_IPTUN_COLLECT_METADATA in data else remote)
+def _seen_link(message: Message) -> SeenLink:
+    found = read_attributes(message)
+    info = read_attributes(found["IFLA_LINKINFO"].value) if "IFLA_LINKINFO" in found else {}
+    kind = info["IFLA_INFO_KIND"].value if "IFLA_INFO_KIND" in info else ""
+    data = info["IFLA_INFO_DATA"].value if kind == "vlan" else None
+    alias = found["IFLA_IFALIAS"].value if "IFLA_IFALIAS" in found else ""
+    # pyroute2 reads every address as six bytes, whatever its length.
+    is_ethernet = message["ifi_type"] == ARPHRD_ETHER and "IFLA_ADDRESS" in found
+    # With IFLA_LINK_NETNSID the number is one of another namespace.
+    has_link = "IFLA_LINK" in found and "IFLA_LINK_NETNSID" not in found
     return SeenLink(
-        index=index,
-        name=netlink.text_of(found.get(IFLA_IFNAME)),
+        index=message["index"],
+        name=found["IFLA_IFNAME"].value,
         kind=kind,
-        mtu=netlink.u32_of(found.get(IFLA_MTU)),
-        flags=flags,
-        alias=netlink.text_of(found.get(IFLA_IFALIAS)),
-        master=netlink.u32_of(found.get(IFLA_MASTER)),
-        # With IFLA_LINK_NETNSID the number is one of another namespace.
-        link=0 if IFLA_LINK_NETNSID in found else netlink.u32_of(found.get(IFLA_LINK)),
-        vid=vid,
-        vlan_protocol=protocol,
-        mac=found.get(IFLA_ADDRESS, b""),
-        arp_type=arp_type,
-        ends=ends,
+        mtu=found["IFLA_MTU"].value,
+        flags=message["flags"],
+        alias=alias if isinstance(alias, str) else "",  # bytes: somebody else's, and no text
+        master=found["IFLA_MASTER"].value if "IFLA_MASTER" in found else 0,
+        link=found["IFLA_LINK"].value if has_link else 0,
+        vid=data.get_attr("IFLA_VLAN_ID") if data else 0,
+        vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data else 0,
+        mac=bytes.fromhex(found["IFLA_ADDRESS"].value.replace(":", "")) if is_ethernet else b"",
+        arp_type=message["ifi_type"],
+        ends=_ends(info["IFLA_INFO_DATA"].value) if kind == "ipip" else None,
     )
+
+
+def _ends(data: Message) -> Ends:
+    remote = IPv4Address(data.get_attr("IFLA_IPIP_REMOTE") or 0)
+    collects = data.get_attr("IFLA_IPIP_COLLECT_METADATA") is not None
+    return Ends(IPv4Address(data.get_attr("IFLA_IPIP_LOCAL") or 0), None if collects else remote)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.kernel.errors import kernel_errors
 from agent.kernel.inside import CLONE_NEWNET, NETNS_RUN, run_inside
+from agent.kernel.netlink import KernelError, refusals
 from proto.errors import CaasError, Code
 from proto.names import check_ifname
 
@@ -104,11 +104,14 @@ class Inside:
 
     def set_link(self, link: SeenLink, *, mtu: int, up: bool = True, master: SeenLink | None = None) -> None:
         """Give *link* its MTU in bytes, its bridge and its state."""
-        wanted: dict[str, object] = {"mtu": mtu, "state": "up" if up else "down"}
-        if master is not None:
-            wanted["master"] = master.index
         with self._errors("change", link.name):
-            self._netlink.link("set", index=link.index, **wanted)
+            self._netlink.link(
+                "set",
+                index=link.index,
+                mtu=mtu,
+                state="up" if up else "down",
+                master=master.index if master is not None else None,
+            )
 
     def delete_link(self, link: SeenLink) -> None:
         """Remove *link*, with its peer where it is a veth; already gone is success."""
@@ -147,7 +150,7 @@ def call_in(namespace: str, function: Callable[[Inside], T]) -> T:
     """What *function* returns when it is called inside *namespace*. NOT_FOUND where there is no such namespace."""
 
     def body() -> T:
-        with IPRoute() as netlink:
+        with IPRoute(ext_ack=True) as netlink:
             return function(Inside(namespace, netlink))
 
     _check_there(namespace)
@@ -165,7 +168,7 @@ def create_namespace(name: str, *, label: str) -> None:
 
     def body() -> None:
         _check(_libc.unshare(CLONE_NEWNET), f"create namespace {name}")
-        with IPRoute() as netlink, _errors(f"label namespace {name}"):
+        with IPRoute(ext_ack=True) as netlink, _errors(f"label namespace {name}"):
             netlink.link("set", index=_LOOPBACK, state="up", ifalias=label)
         source, target = b"/proc/thread-self/ns/net", os.fsencode(path)
         _check(_libc.mount(source, target, b"none", _MS_BIND, None), f"name namespace {name}")
@@ -267,7 +270,8 @@ def _errors(what: str, *, ignore: int = 0) -> Iterator[None]:
     """Netlink's errno as a CaasError. *ignore* is the one that means that it is so already."""
     with kernel_errors(what):
         try:
-            yield
-        except NetlinkError as exc:
-            if not (ignore and exc.code == ignore):
-                raise OSError(exc.code, os.strerror(exc.code)) from exc
+            with refusals():
+                yield
+        except KernelError as exc:
+            if exc.errno != ignore:
+                raise

@@ -16,7 +16,7 @@ from agent.kernel import natbox_layout as layout
 from agent.kernel.bpf import BpfMap
 from agent.kernel.errors import kernel_errors
 from agent.kernel.links import SeenLink, find_link
-from agent.kernel.natbox_connections import NETLINK_NETFILTER, Connections
+from agent.kernel.natbox_connections import Connections
 from agent.kernel.natbox_layout import SeenGateway, SeenPath
 from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
 from agent.kernel.natbox_programs import NatboxPrograms, check_loads
@@ -38,8 +38,7 @@ class NatboxDoor:
         self._tally = Tally()
         self._lock = threading.RLock()
         self._route = Netlink(netns=netns, tally=self._tally)
-        self._netfilter = Netlink(netns=netns, family=NETLINK_NETFILTER, tally=self._tally)
-        self._connections = Connections(self._netfilter)
+        self._connections = Connections(netns=netns, tally=self._tally)
         chains = make_chains(trunk=trunk, uplink=uplink, listen=listen)
         self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
         self._programs: NatboxPrograms | None = None
@@ -52,7 +51,7 @@ class NatboxDoor:
                 self._programs.close()
                 self._programs = None
             self._route.close()
-            self._netfilter.close()
+            self._connections.close()
 
     @property
     def writes(self) -> int:

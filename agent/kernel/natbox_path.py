@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import socket
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import AF_INET
 from typing import Protocol
 
-from agent.kernel import netlink
+from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl import RTM_GETNEIGH, RTM_GETROUTE
+
 from agent.kernel.errors import kernel_errors
 from agent.kernel.inside import run_inside
+from agent.kernel.layer3 import read_interface
 from agent.kernel.links import IFF_PROMISC, SeenLink, find_link, set_link
 from agent.kernel.natbox_layout import INNER, STACK_ADDRESS
-from agent.kernel.netlink import KernelError, Netlink, attr, attr_u8, parse_attrs
+from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Request
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 from proto.marks import ROUTE_PROTOCOL
@@ -28,17 +30,8 @@ from proto.marks import ROUTE_PROTOCOL
 METRIC = 20200
 #: Never on a wire: natbox_out writes the real addresses.
 NEXT_HOP = ipaddress.IPv4Address("240.0.0.2")
-NEXT_HOP_MAC = bytes.fromhex("02caa5000001")
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-IFA_ADDRESS, IFA_LOCAL, IFA_PROTO = 1, 2, 11
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
-NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
+NEXT_HOP_MAC = "02:ca:a5:00:00:01"
 SCOPE_LINK, NUD_PERMANENT, RTN_UNICAST, RTNH_F_ONLINK, TABLE_MAIN = 253, 0x80, 1, 4, 254
-_ADDRESS = struct.Struct("=BBBBI")
-_ROUTE = struct.Struct("=BBBBBBBBI")
-_NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
@@ -66,24 +59,21 @@ class Piece(Protocol):
 def list_addresses(connection: Netlink, index: int = 0) -> list[tuple[int, ipaddress.IPv4Interface]]:
     """Every IPv4 address with its link's index; of one link where *index* is given."""
     with kernel_errors("list addresses"):
-        payloads = connection.dump(RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index))
-    found = []
-    for payload in payloads:
-        _, prefix, _, _, link = _ADDRESS.unpack_from(payload)
-        attributes = parse_attrs(payload, _ADDRESS.size)
-        packed = attributes.get(IFA_LOCAL) or attributes[IFA_ADDRESS]
-        found.append((int(link), ipaddress.IPv4Interface((packed, prefix))))
-    return found
+        found = connection.dump(
+            lambda route: route.addr("dump", family=AF_INET),
+            lambda message: (int(message["index"]), read_interface(message)),
+        )
+    return [(link, address) for link, address in found if index in (0, link)]
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkPiece:
-    """A piece that is one netlink object: the message that makes it, the one that removes it, and how to look."""
+    """A piece that is one netlink object: the request that makes it, the one that removes it, and how to look."""
 
     title: str
     connection: Netlink
-    making: tuple[int, bytes]
-    removing: tuple[int, bytes]
+    making: Request
+    removing: Request
     looks: Callable[[], bool]
 
     def is_there(self) -> bool:
@@ -92,13 +82,12 @@ class NetlinkPiece:
 
     def make(self) -> None:
         with kernel_errors(f"create {self.title}"):
-            kind, body = self.making
-            self.connection.change(kind, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+            self.connection.change(self.making)
 
     def remove(self) -> None:
         with kernel_errors(f"delete {self.title}"):
             try:
-                self.connection.change(*self.removing)
+                self.connection.change(self.removing)
             except KernelError as exc:
                 if exc.errno not in _GONE:
                     raise
@@ -181,9 +170,8 @@ class Promiscuity:
         return f"promiscuous {self.link.name}"
 
     def _set(self, *, flags: int = 0, flags_off: int = 0) -> None:
-        kind, options, body = set_link(self.link.index, flags=flags, flags_off=flags_off)
         with kernel_errors(f"set {self.title} {self.link.name}"):
-            self.connection.change(kind, body, flags=options)
+            self.connection.change(set_link(self.link.index, flags=flags, flags_off=flags_off))
 
 
 def make_pieces(
@@ -208,63 +196,94 @@ def make_pieces(
 
 def _stack_address(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
     wanted = ipaddress.IPv4Interface(f"{STACK_ADDRESS}/32")
-    packed = STACK_ADDRESS.packed
-    body = (
-        _ADDRESS.pack(socket.AF_INET, 32, 0, SCOPE_LINK, trunk.index)
-        + attr(IFA_LOCAL, packed)
-        + attr(IFA_ADDRESS, packed)
-        + attr_u8(IFA_PROTO, ROUTE_PROTOCOL)
-    )
+
+    def request(command: str) -> Request:
+        return lambda route: route.addr(
+            command,
+            family=AF_INET,
+            index=trunk.index,
+            address=str(STACK_ADDRESS),
+            prefixlen=32,
+            scope=SCOPE_LINK,
+            proto=ROUTE_PROTOCOL,
+        )
+
     return NetlinkPiece(
         f"address {wanted} on {trunk.name}",
         connection,
-        (RTM_NEWADDR, body),
-        (RTM_DELADDR, body),
+        request("replace"),
+        request("del"),
         lambda: (trunk.index, wanted) in list_addresses(connection, trunk.index),
     )
 
 
 def _next_hop(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
-    destination = attr(NDA_DST, NEXT_HOP.packed)
-    head = _NEIGHBOUR.pack(socket.AF_INET, trunk.index, NUD_PERMANENT, 0, 0)
-    body = head + destination + attr(NDA_LLADDR, NEXT_HOP_MAC) + attr_u8(NDA_PROTOCOL, ROUTE_PROTOCOL)
+    def make(route: IPRoute) -> object:
+        return route.neigh(
+            "replace",
+            family=AF_INET,
+            ifindex=trunk.index,
+            dst=str(NEXT_HOP),
+            lladdr=NEXT_HOP_MAC,
+            state=NUD_PERMANENT,
+            protocol=ROUTE_PROTOCOL,
+        )
+
+    def look(route: IPRoute) -> Sequence[Message]:
+        # A request for one neighbour must leave its state out (neigh_valid_get_req in net/core/neighbour.c).
+        found: Sequence[Message] = route.neigh(
+            (RTM_GETNEIGH, GET), family=AF_INET, ifindex=trunk.index, dst=str(NEXT_HOP), state=0
+        )
+        return found
 
     def looks() -> bool:
-        # A request for one neighbour must leave its state out (neigh_valid_get_req in net/core/neighbour.c).
-        asked = _NEIGHBOUR.pack(socket.AF_INET, trunk.index, 0, 0, 0) + destination
         try:
-            payload = connection.ask(RTM_GETNEIGH, asked)[0]
+            (message,) = connection.ask(look)
         except KernelError as exc:
             if exc.errno == errno.ENOENT:
                 return False
             raise
-        _, _, state, _, _ = _NEIGHBOUR.unpack_from(payload)
-        return bool(state & NUD_PERMANENT) and parse_attrs(payload, _NEIGHBOUR.size).get(NDA_LLADDR) == NEXT_HOP_MAC
+        return bool(message["state"] & NUD_PERMANENT) and message.get_attr("NDA_LLADDR") == NEXT_HOP_MAC
 
     return NetlinkPiece(
         f"next hop {NEXT_HOP} on {trunk.name}",
         connection,
-        (RTM_NEWNEIGH, body),
-        (RTM_DELNEIGH, head + destination),
+        make,
+        lambda route: route.neigh("del", family=AF_INET, ifindex=trunk.index, dst=str(NEXT_HOP)),
         looks,
     )
 
 
 def _route(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
-    flags = RTNH_F_ONLINK
-    head = _ROUTE.pack(socket.AF_INET, INNER.prefixlen, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, flags)
+    def request(command: str) -> Request:
+        return lambda route: route.route(
+            command,
+            family=AF_INET,
+            dst=str(INNER),
+            oif=trunk.index,
+            gateway=str(NEXT_HOP),
+            priority=METRIC,
+            prefsrc=str(STACK_ADDRESS),
+            table=TABLE_MAIN,
+            proto=ROUTE_PROTOCOL,
+            type=RTN_UNICAST,
+            flags=RTNH_F_ONLINK,
+        )
+
     wanted = {
-        RTA_DST: INNER.network_address.packed,
-        RTA_OIF: struct.pack("=I", trunk.index),
-        RTA_GATEWAY: NEXT_HOP.packed,
-        RTA_PRIORITY: struct.pack("=I", METRIC),
-        RTA_PREFSRC: STACK_ADDRESS.packed,
+        "RTA_DST": str(INNER.network_address),
+        "RTA_OIF": trunk.index,
+        "RTA_GATEWAY": str(NEXT_HOP),
+        "RTA_PRIORITY": METRIC,
+        "RTA_PREFSRC": str(STACK_ADDRESS),
     }
-    body = head + b"".join(attr(kind, value) for kind, value in wanted.items())
 
     def looks() -> bool:
-        asked = _ROUTE.pack(socket.AF_INET, 0, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
-        routes = (parse_attrs(payload, _ROUTE.size) for payload in connection.dump(RTM_GETROUTE, asked))
-        return any(all(route.get(kind) == value for kind, value in wanted.items()) for route in routes)
+        return any(
+            connection.dump(
+                lambda route: route.route((RTM_GETROUTE, DUMP), family=AF_INET, table=TABLE_MAIN, proto=ROUTE_PROTOCOL),
+                lambda message: all(message.get_attr(name) == value for name, value in wanted.items()),
+            )
+        )
 
-    return NetlinkPiece(f"route to {INNER}", connection, (RTM_NEWROUTE, body), (RTM_DELROUTE, body), looks)
+    return NetlinkPiece(f"route to {INNER}", connection, request("replace"), request("del"), looks)

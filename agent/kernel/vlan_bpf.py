@@ -64,7 +64,7 @@ class BpfVlans:
         """Every marked pair. One that lost a filter, a map entry or its trunk, or is down, has the parent BROKEN."""
         pairs = self._pairs(seen)
         entries = self._far_ends()
-        sound_trunks = {index: self._has_program(index, FAR_ENDS) for index, _ in entries}
+        sound_trunks = {index: self._has_program(index, FAR_ENDS) for index in {trunk for trunk, _ in entries}}
         return [self._vlan(seen, pair, entries, sound_trunks) for pair in pairs if pair.near.mark]
 
     def is_one(self, seen: Links, link: SeenLink) -> bool:

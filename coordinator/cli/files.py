@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
+
 import click
 
-from coordinator.cli.options import FILE, FILE_NAME, JSON
+from coordinator.cli.options import DISTRIBUTION, FILE, FILE_NAME, JSON
 from coordinator.cli.output import Document, print_document, print_table, print_warning
-from coordinator.compiling import compile_cluster, to_document
-from coordinator.config import load_file
+from coordinator.compiling import NO_FACTS, compile_cluster, to_document
+from coordinator.config import Surroundings, load_file, parse_distributions
+from proto.model.network import TABLE_MAIN
 
 
 @click.command(short_help="Say whether a cluster file is right.")
 @FILE
 @FILE_NAME
-def check(file: str, name: str) -> None:
+@DISTRIBUTION
+def check(file: str, name: str, distributions: tuple[str, ...]) -> None:
     """Read the cluster file FILE and print every mistake in it, each with its line and what would be right.
+
+    FILE is a cluster file of ours, or one of Rally's deployment files (docs/rally.md). What of it has no effect, and
+    what `caas up` would refuse, is told by warnings.
 
     Nothing is contacted: what only the hosts can know (links, MTU, room, kernels) is checked by `caas plan` and
     `caas up`.
@@ -28,12 +37,31 @@ def check(file: str, name: str) -> None:
       0  the file is right
       2  it is not; the mistakes are on standard error
     """
-    cluster = load_file(file, name=name)
-    compile_cluster(cluster)
+    cluster = load_file(file, name=name, surroundings=_surroundings(distributions))
+    for warning in compile_cluster(cluster).warnings:
+        if warning != NO_FACTS:
+            print_warning(warning)
+    verdict = "it can be compiled, and not be brought up" if cluster.obstacles else "all right"
     click.echo(
         f"{file}: cluster {cluster.name}: {_count(len(cluster.hosts), 'host')}, "
-        f"{_count(len(cluster.networks), 'network')}, {_count(len(cluster.containers), 'container')}: all right"
+        f"{_count(len(cluster.networks), 'network')}, {_count(len(cluster.containers), 'container')}: {verdict}"
     )
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """A thousand hosts are millions of objects, none of them in a cycle: looking for cycles would double the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _surroundings(distributions: tuple[str, ...]) -> Surroundings:
+    return Surroundings(distributions=parse_distributions(distributions))
 
 
 def _count(number: int, what: str) -> str:
@@ -43,8 +71,9 @@ def _count(number: int, what: str) -> str:
 @click.command("compile", short_help="Show what a cluster file comes to, host by host.")
 @FILE
 @FILE_NAME
+@DISTRIBUTION
 @JSON
-def compile_command(file: str, name: str, as_json: bool) -> None:
+def compile_command(file: str, name: str, distributions: tuple[str, ...], as_json: bool) -> None:
     """Print what the cluster file FILE comes to: each host's links, routes and containers, and NATBox's table.
 
     Nothing is contacted: an underlay MTU of 1500 is assumed. The same file gives the same answer, always: names,
@@ -59,13 +88,24 @@ def compile_command(file: str, name: str, as_json: bool) -> None:
       0  done
       2  the file is wrong; the mistakes are on standard error
     """
-    document = to_document(compile_cluster(load_file(file, name=name)))
+    with _without_collecting():
+        document = to_document(compile_cluster(load_file(file, name=name, surroundings=_surroundings(distributions))))
     if as_json:
         print_document(document)
         return
     for warning in document["warnings"]:
         print_warning(warning)
     _show(document)
+
+
+def _place(link: Document) -> str:
+    match link["kind"]:
+        case "vlan":
+            return f"  VID {link['vid']} of {link['parent']}, in {link['master']}"
+        case "ipip":
+            return f"  {link['local']} to {link['remote'] or 'any'}"
+        case _:
+            return ""
 
 
 def _show(document: Document) -> None:
@@ -75,8 +115,17 @@ def _show(document: Document) -> None:
         if not any(state.values()):
             click.echo("  nothing")
         for link in state["links"]:
-            on = f"  VID {link['vid']} of {link['parent']}, in {link['master']}" if link["kind"] == "vlan" else ""
-            click.echo(f"  {link['kind']:7} {link['name']:15}  mtu {link['mtu']}{on}")
+            click.echo(f"  {link['kind']:7} {link['name']:15}  mtu {link['mtu']}{_place(link)}")
+        for address in state["addresses"]:
+            click.echo(f"  address {address['address']} on {address['link']}")
+        for route in state["routes"]:
+            table = "" if route["table"] == TABLE_MAIN else f" table {route['table']}"
+            source = f" src {route['src']}" if route["src"] else ""
+            click.echo(f"  route   {route['dst']} dev {route['dev']}{source}{table}")
+        for rule in state["rules"]:
+            click.echo(f"  rule    from {rule['from']} to {rule['to']} table {rule['table']}")
+        for forward in state.get("forwards", ()):
+            click.echo(f"  forward {forward['address']}:{forward['port']} to {forward['to']}, {forward['container']}")
         if state["containers"]:
             rows = [[one[key] for key in ("name", "address", "mac", "link", "image")] for one in state["containers"]]
             roles = [" ".join(one["roles"]) for one in state["containers"]]

@@ -16,6 +16,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.argument("file", type=click.Path())
 NAME = click.argument("name")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+DISTRIBUTION = click.option(
+    "--distribution",
+    "distributions",
+    multiple=True,
+    metavar="NAME=IMAGE",
+    help="What to make the containers of, where a Rally file says NAME: ubuntu=debian:bookworm.",
+)
 FILE_NAME = click.option("--name", default="", metavar="NAME", help="The cluster's name, for a file that gives none.")
 
 

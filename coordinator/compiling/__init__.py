@@ -1,11 +1,12 @@
 """compile: a cluster file, what is known of the hosts and what runs already -> each host's desired state."""
 
-from coordinator.compiling.compile import Compiled, compile_cluster, image_of
+from coordinator.compiling.compile import NO_FACTS, Compiled, compile_cluster, image_of
 from coordinator.compiling.document import to_document
 from coordinator.compiling.facts import MTU_ASSUMED, Facts, HostFacts, Placed, Remembered
 
 __all__ = [
     "MTU_ASSUMED",
+    "NO_FACTS",
     "Compiled",
     "Facts",
     "HostFacts",

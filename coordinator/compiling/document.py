@@ -7,15 +7,16 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from coordinator.compiling.compile import Compiled
-from proto.model import Container, HostState, Ipip, Link, Vlan
+from proto.model import Container, Forward, HostState, Ipip, Link, Route, Vlan
 
 
 def to_document(compiled: Compiled) -> dict[str, Any]:
     """*compiled* as plain dicts, lists, numbers and text. Keys and items are in a stable order."""
+    writer = _Writer(compiled.unresolved)
     gateways = compiled.natbox.gateways if compiled.natbox else ()
     return {
         "cluster": compiled.cluster,
-        "hosts": {name: _host(host.state, compiled.unresolved) for name, host in compiled.hosts.items()},
+        "hosts": {name: writer.host(host.state) for name, host in compiled.hosts.items()},
         "natbox": [
             {
                 "network": gateway.network,
@@ -29,65 +30,72 @@ def to_document(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def _host(state: HostState, unresolved: Mapping[IPv4Address, str]) -> dict[str, Any]:
-    found = {
-        "links": [_link(link, unresolved) for link in state.links],
-        "addresses": [{"link": address.link, "address": str(address.address)} for address in state.addresses],
-        "routes": [
-            {
-                "dst": _network(route.dst, unresolved),
-                "dev": route.dev,
-                "via": str(route.via) if route.via else None,
-                "src": _address(route.src, unresolved) if route.src else None,
-                "table": route.table,
-            }
-            | ({"encap": _address(route.encap, unresolved)} if route.encap else {})
-            for route in state.routes
-        ],
-        "rules": [
-            {
-                "from": str(rule.src) if rule.src else None,
-                "to": str(rule.dst) if rule.dst else None,
-                "table": rule.table,
-            }
-            for rule in state.rules
-        ],
-        "containers": [_container(container) for container in state.containers],
-    }
-    if state.masquerades:
-        found["masquerades"] = [
-            {"source": str(rule.source), "exempt": [str(subnet) for subnet in rule.exempt]}
-            for rule in state.masquerades
-        ]
-    if state.forwards:
-        found["forwards"] = [
-            {
-                "address": _address(forward.address, unresolved),
-                "port": forward.port,
-                "to": f"{forward.to}:{forward.to_port}",
-                "container": forward.mark.object,
-            }
-            for forward in state.forwards
-        ]
-    return found
+class _Writer:
+    """Writes states. Hosts of a large cluster name each other's addresses a million times: each is written once."""
 
+    def __init__(self, unresolved: Mapping[IPv4Address, str]) -> None:
+        self._shown: dict[IPv4Address | IPv4Network | None, str | None] = {None: None}
+        for address, name in unresolved.items():
+            self._shown[address] = self._shown[IPv4Network(address)] = name
+        self._lists: dict[tuple[IPv4Network, ...], list[str | None]] = {}
 
-def _address(address: IPv4Address, unresolved: Mapping[IPv4Address, str]) -> str:
-    return unresolved.get(address, str(address))
+    def _show(self, value: IPv4Address | IPv4Network | None) -> str | None:
+        shown = self._shown.get(value)
+        if shown is None and value is not None:
+            shown = self._shown[value] = str(value)
+        return shown
 
+    def _show_all(self, values: tuple[IPv4Network, ...]) -> list[str | None]:
+        if values not in self._lists:
+            self._lists[values] = [self._show(value) for value in values]
+        return self._lists[values]
 
-def _network(network: IPv4Network, unresolved: Mapping[IPv4Address, str]) -> str:
-    return unresolved.get(network.network_address, str(network))
+    def host(self, state: HostState) -> dict[str, Any]:
+        """The document of one host."""
+        found: dict[str, Any] = {
+            "links": [self._link(link) for link in state.links],
+            "addresses": [{"link": address.link, "address": str(address.address)} for address in state.addresses],
+            "routes": [self._route(route) for route in state.routes],
+            "rules": [
+                {"from": self._show(rule.src), "to": self._show(rule.dst), "table": rule.table} for rule in state.rules
+            ],
+            "containers": [_container(container) for container in state.containers],
+        }
+        if state.masquerades:
+            found["masquerades"] = [
+                {"source": self._show(rule.source), "exempt": self._show_all(rule.exempt)} for rule in state.masquerades
+            ]
+        if state.forwards:
+            found["forwards"] = [self._forward(forward) for forward in state.forwards]
+        return found
 
+    def _route(self, route: Route) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "dst": self._show(route.dst),
+            "dev": route.dev,
+            "via": self._show(route.via),
+            "src": self._show(route.src),
+            "table": route.table,
+        }
+        if route.encap is not None:
+            found["encap"] = self._show(route.encap)
+        return found
 
-def _link(link: Link, unresolved: Mapping[IPv4Address, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"kind": link.kind, "name": link.name, "mtu": link.mtu}
-    if isinstance(link, Vlan):
-        found |= {"parent": link.parent, "vid": link.vid, "master": link.master}
-    if isinstance(link, Ipip):
-        remote = _address(link.remote, unresolved) if link.remote else None
-        found |= {"local": _address(link.local, unresolved), "remote": remote}
-    return found
+    def _forward(self, forward: Forward) -> dict[str, Any]:
+        return {
+            "address": self._show(forward.address),
+            "port": forward.port,
+            "to": f"{forward.to}:{forward.to_port}",
+            "container": forward.mark.object,
+        }
+
+    def _link(self, link: Link) -> dict[str, Any]:
+        found: dict[str, Any] = {"kind": link.kind, "name": link.name, "mtu": link.mtu}
+        if isinstance(link, Vlan):
+            found |= {"parent": link.parent, "vid": link.vid, "master": link.master}
+        if isinstance(link, Ipip):
+            found |= {"local": self._show(link.local), "remote": self._show(link.remote)}
+        return found
 
 
 def _container(container: Container) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from proto.model import (
     Route,
     Rule,
 )
-from proto.names import make_ipip_name, make_routed_bridge_name
+from proto.names import make_ipip_name, make_link_name, make_routed_bridge_name
 
 #: The bridge of the first routed network of a host; what LXC's own is called.
 FIRST_BRIDGE = "lxcbr0"
@@ -72,15 +72,28 @@ class Overlay:
             )
             self.places.setdefault(host, {})[network] = place
         self.places = {host: self.places[host] for host in file.hosts if host in self.places}
-        self._by_end = {end: host for host, end in ends.items()}
+        by_end = {end: host for host, end in ends.items()}
         self._peers = {
-            host: frozenset(self._by_end[peer] for place in places.values() for peer in place.network.tunnel_to)
+            host: tuple(
+                dict.fromkeys(
+                    by_end[peer]
+                    for place in places.values()
+                    for peer in place.network.tunnel_to
+                    if by_end[peer] != host
+                )
+            )
             for host, places in self.places.items()
         }
-        self._peers = {host: peers - {host} for host, peers in self._peers.items()}
+        #: Every block with its host, that host's end, and the far ends that its network is tunnelled to.
+        self._flat = [
+            (host, place.block, ends[host], frozenset(place.network.tunnel_to))
+            for host, places in self.places.items()
+            for place in places.values()
+        ]
         involved = {*self.places, *(peer for peers in self._peers.values() for peer in peers)}
         self._involved = [host for host in file.hosts if host in involved]
         self._paired = len(self._involved) <= PAIRED_MAX
+        self._exempted: dict[str, tuple[IPv4Network, ...]] = {}
         self._blocks = [place.block for places in self.places.values() for place in places.values()]
         self.mtu = self._path_mtu(self._involved) - IPIP_OVERHEAD
 
@@ -124,7 +137,10 @@ class Overlay:
 
     def _exempt(self, place: Place) -> tuple[IPv4Network, ...]:
         """Where packets of *place* keep their source: every block, and the hosts its network is tunnelled to."""
-        return tuple(sorted({*self._blocks, *map(IPv4Network, place.network.tunnel_to)}))
+        name = place.network.name
+        if name not in self._exempted:
+            self._exempted[name] = tuple(sorted({*self._blocks, *map(IPv4Network, place.network.tunnel_to)}))
+        return self._exempted[name]
 
     def _far_ends(self, host: str) -> list[str]:
         """The hosts that *host* has a tunnel to, in the file's order."""
@@ -133,6 +149,8 @@ class Overlay:
         return [far for far in self.places if host in self._peers[far]]
 
     def _tunnel_name(self, host: str, far: str) -> str:
+        if self._paired and self._file.hosts[far].address is None:
+            return make_link_name(f"t{far}", kind="ipip")  # until it is looked up, its name stands for its address
         return make_ipip_name(self._ends[host], self._ends[far] if self._paired else None)
 
     def _tunnels(self, host: str, routes: Iterable[Route]) -> Iterable[Link]:
@@ -151,18 +169,18 @@ class Overlay:
         return Ipip(name=name, local=self._ends[host], remote=remote, mtu=mtu, mark=Mark(HOST, name))
 
     def _routes(self, host: str) -> Iterable[Route]:
-        for far in self._far_ends(host):
-            name = self._tunnel_name(host, far)
-            encap = None if self._paired else self._ends[far]
-            is_peer = far in self.places and host in self._peers[far]
-            own = next(iter(self.places[host].values())).gateway if host in self.places else None
-            for place in self.places.get(far, {}).values():
-                # A host that is tunnelled to is known by its underlay address: the far end's rules lead back to it.
-                src = self._ends[host] if is_peer and self._ends[host] in place.network.tunnel_to else own
-                if src is not None:
-                    yield Route(dst=place.block, dev=name, src=src, encap=encap)
-            if far in self._peers.get(host, ()):
-                yield Route(dst=IPv4Network(self._ends[far]), dev=name, table=TUNNEL_TABLE, encap=encap)
+        end = self._ends[host]
+        own = next(iter(self.places[host].values())).gateway if host in self.places else None
+        names = {far: self._tunnel_name(host, far) for far in self._far_ends(host)}
+        for far, block, far_end, tunnel_to in self._flat:
+            # A host that is tunnelled to is known by its underlay address: the far end's rules lead back to it.
+            src = end if end in tunnel_to else own
+            if src is not None and far != host:
+                yield Route(dst=block, dev=names[far], src=src, encap=None if self._paired else far_end)
+        for far in self._peers.get(host, ()):
+            far_end = self._ends[far]
+            encap = None if self._paired else far_end
+            yield Route(dst=IPv4Network(far_end), dev=names[far], table=TUNNEL_TABLE, encap=encap)
 
     def _rules(self, host: str) -> Iterable[Rule]:
         for place in self.places.get(host, {}).values():

@@ -13,6 +13,7 @@ from coordinator.config.cluster import (
 )
 from coordinator.config.load import load_bytes, load_file, read_bytes
 from coordinator.config.problem import ConfigError, Place, Problem
+from coordinator.config.surroundings import Surroundings, parse_distributions
 
 __all__ = [
     "ClusterFile",
@@ -26,8 +27,10 @@ __all__ = [
     "Place",
     "Problem",
     "RoutedNetwork",
+    "Surroundings",
     "VlanNetwork",
     "load_bytes",
     "load_file",
+    "parse_distributions",
     "read_bytes",
 ]

@@ -26,7 +26,7 @@ def make_blocks(start: IPv4Network, hosts: Sequence[str]) -> dict[str, IPv4Netwo
     for index, host in enumerate(hosts):
         number = int(start.network_address) + index * start.num_addresses
         if number + start.num_addresses > 2**32:
-            raise ValueError(f"the block of {host}, the {index + 1}. after {start}, ends beyond 255.255.255.255")
+            raise ValueError(f"the block of {host}, number {index + 1} from {start} on, ends beyond 255.255.255.255")
         blocks[host] = IPv4Network((number, start.prefixlen))
     return blocks
 

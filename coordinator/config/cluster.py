@@ -197,9 +197,18 @@ class ClusterFile:
         return {name: network for name, network in self.networks.items() if isinstance(network, RoutedNetwork)}
 
     def check_deployable(self) -> None:
-        """ConfigError (UNSUPPORTED) with every obstacle; nothing where there is none."""
-        if self.obstacles:
-            raise ConfigError(self.obstacles, code=Code.UNSUPPORTED)
+        """ConfigError (UNSUPPORTED) with every obstacle and every host of unknown address; nothing without these."""
+        unknown = (self._unknown(host) for host in self.hosts.values() if host.address is None)
+        if problems := (*self.obstacles, *unknown):
+            raise ConfigError(problems, code=Code.UNSUPPORTED)
+
+    def _unknown(self, host: Host) -> Problem:
+        place = self.place("hosts", host.name)
+        message = f"the address of host {host.name} is not known"
+        hint = "write its address instead of its name"
+        return Problem(
+            file=self.file, line=place.line, column=place.column, path=f"hosts.{host.name}", message=message, hint=hint
+        )
 
     def host_at(self, address: IPv4Address) -> Host | None:
         """The host whose underlay address is *address*."""

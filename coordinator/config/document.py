@@ -202,6 +202,16 @@ def is_usable(subnet: IPv4Network, fields: Fields, key: str) -> bool:
         hint = f"a prefix length of {PREFIX_MIN}..{PREFIX_MAX} is needed"
         fields.wrong(key, f"{subnet}: nothing of that size can be a subnet of containers", hint=hint)
         return False
+    if why := why_unusable(subnet):
+        fields.wrong(key, f"{subnet} {why}", hint="choose a private one, as 192.168.10.0/24")
+        return False
+    return True
+
+
+def why_unusable(subnet: IPv4Network) -> str:
+    """Why containers cannot live in *subnet*; "" where they can."""
+    if not PREFIX_MIN <= subnet.prefixlen <= PREFIX_MAX:
+        return "has not the size of a subnet of containers"
     kinds = {
         "multicast": subnet.is_multicast,
         "loopback": subnet.is_loopback,
@@ -209,11 +219,7 @@ def is_usable(subnet: IPv4Network, fields: Fields, key: str) -> bool:
         "reserved": subnet.is_reserved,
         "this-network": subnet.overlaps(IPv4Network("0.0.0.0/8")),
     }
-    for kind, is_kind in kinds.items():
-        if is_kind:
-            fields.wrong(key, f"{subnet} is {kind} (RFC 6890)", hint="choose a private one, as 192.168.10.0/24")
-            return False
-    return True
+    return next((f"is {kind} (RFC 6890)" for kind, is_kind in kinds.items() if is_kind), "")
 
 
 def _spec(name: str, fields: Fields) -> ContainerSpec | None:

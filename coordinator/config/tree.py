@@ -91,7 +91,7 @@ def is_nothing(node: Node) -> bool:
 
 def read_tree(data: bytes, report: Report) -> Node | None:
     """The tree in *data*. None, with the reasons in *report*, where there is none to be had."""
-    text = _decode(data, report)
+    text = decode_text(data, report)
     if text is None:
         return None
     builder = _Builder(report)
@@ -115,7 +115,8 @@ def _events(text: str) -> Iterator[Event]:
     yield from YAML(typ="safe").parse(text)
 
 
-def _decode(data: bytes, report: Report) -> str | None:
+def decode_text(data: bytes, report: Report) -> str | None:
+    """*data* as text; None, with the reason in *report*, where it is too large or not UTF-8 text."""
     if len(data) > SIZE_MAX:
         report.add(WHOLE, "", f"{len(data)} bytes: a cluster file has at most {SIZE_MAX}")
         return None

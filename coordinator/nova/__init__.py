@@ -9,8 +9,9 @@ from coordinator.nova.client import clouds_yaml_text, openrc_text, openstack_arg
 from coordinator.nova.cloud import nova_status
 from coordinator.nova.compute import computes_at_once
 from coordinator.nova.make import make_steps
+from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets, make_secrets
-from coordinator.nova.site import Member, Options, Role, Site, make_site
+from coordinator.nova.site import Member, Options, Site, make_site
 from coordinator.nova.verify import boot_test
 
 __all__ = [

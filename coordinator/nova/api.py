@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.nova.goals import File, Goal, Unit
 from coordinator.nova.render import render
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import ServiceStep, World
 from coordinator.nova.urls import NEUTRON, PORTS, holding_role, place
 

@@ -12,7 +12,8 @@ from typing import Any
 from coordinator.nova import control, keystone, messaging, placement
 from coordinator.nova.cloud import run_cloud
 from coordinator.nova.goals import Goal, Unit
-from coordinator.nova.site import VIRT_DRIVERS, Member, Role
+from coordinator.nova.roles import Role
+from coordinator.nova.site import VIRT_DRIVERS, Member
 from coordinator.nova.step import ServiceStep, World, without_secrets
 
 FORGET_SECONDS = 30.0

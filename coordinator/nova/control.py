@@ -7,7 +7,7 @@ from coordinator.nova.api import make_api_step
 from coordinator.nova.client import make_openrc_file
 from coordinator.nova.goals import File, Goal, Unit
 from coordinator.nova.render import render
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import ServiceStep, World
 from coordinator.nova.urls import database_url, keystone_url, transport_url
 

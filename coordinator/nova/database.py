@@ -6,7 +6,7 @@ import hashlib
 
 from coordinator.nova.goals import File, Goal, Rows, Unit
 from coordinator.nova.render import render
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import Command, ServiceStep, World
 from coordinator.nova.urls import place
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coordinator.nova import control, keystone
 from coordinator.nova.cloud import run_cloud
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import World, without_secrets
 from coordinator.nova.verify import Status
 from proto.errors import CaasError

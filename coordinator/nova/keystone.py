@@ -11,7 +11,7 @@ from coordinator.nova.client import make_openrc_file
 from coordinator.nova.cloud import run_cloud
 from coordinator.nova.goals import File, Goal, Rows
 from coordinator.nova.render import render
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import Command, ServiceStep, World, without_secrets
 from coordinator.nova.urls import NEUTRON, database_url, keystone_url, place
 from coordinator.steps import Step

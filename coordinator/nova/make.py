@@ -17,8 +17,9 @@ from coordinator.nova.keystone import make_keystone_steps
 from coordinator.nova.messaging import make_messaging_steps
 from coordinator.nova.neutron import make_neutron_steps
 from coordinator.nova.placement import make_placement_steps
+from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets
-from coordinator.nova.site import Role, Site
+from coordinator.nova.site import Site
 from coordinator.nova.step import World
 from coordinator.nova.verify import Status, make_verify_steps
 from coordinator.steps import Shell, Step

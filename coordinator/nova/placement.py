@@ -6,7 +6,7 @@ from coordinator.nova import database
 from coordinator.nova.api import make_api_step
 from coordinator.nova.goals import File
 from coordinator.nova.render import render
-from coordinator.nova.site import Role
+from coordinator.nova.roles import Role
 from coordinator.nova.step import ServiceStep, World
 from coordinator.nova.urls import database_url, keystone_url
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 
-COMPUTE = "compute"
+
+class Role(enum.StrEnum):
+    """What a container can be asked to do. Each but `compute` has exactly one holder in a cluster."""
+
+    DATABASE = "database"
+    MESSAGING = "messaging"
+    KEYSTONE = "keystone"
+    GLANCE = "glance"
+    PLACEMENT = "placement"
+    NOVA_API = "nova-api"
+    NOVA_CONDUCTOR = "nova-conductor"
+    NOVA_SCHEDULER = "nova-scheduler"
+    COMPUTE = "compute"
+
+
+COMPUTE = str(Role.COMPUTE)
 #: Short for every role but compute, in a cluster file.
 CONTROLLER = "controller"
-CONTROLLER_ROLES = (
-    "database",
-    "messaging",
-    "keystone",
-    "glance",
-    "placement",
-    "nova-api",
-    "nova-conductor",
-    "nova-scheduler",
-)
+CONTROLLER_ROLES = tuple(str(role) for role in Role if role is not Role.COMPUTE)
 #: Every role, in the order in which they are shown.
 ROLES = (*CONTROLLER_ROLES, COMPUTE)
 #: What a cluster file may say.

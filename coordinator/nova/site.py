@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coordinator.nova.roles import CONTROLLER
+from coordinator.nova import roles
+from coordinator.nova.roles import CONTROLLER, Role
 from proto.errors import CaasError, Code, invalid
 from proto.names import check_cluster_name, check_hostname
-
-
-class Role(enum.StrEnum):
-    """What a container can be asked to do. Each but `compute` has exactly one holder in a cluster."""
-
-    DATABASE = "database"
-    MESSAGING = "messaging"
-    KEYSTONE = "keystone"
-    GLANCE = "glance"
-    PLACEMENT = "placement"
-    NOVA_API = "nova-api"
-    NOVA_CONDUCTOR = "nova-conductor"
-    NOVA_SCHEDULER = "nova-scheduler"
-    COMPUTE = "compute"
-
 
 CONTROLLER_ROLES = frozenset(Role) - {Role.COMPUTE}
 #: virt_driver of a cluster file -> compute_driver of nova 26 (nova/virt/fake.py).
@@ -39,16 +24,10 @@ MAX_API_WORKERS = 64
 
 def expand_roles(names: Iterable[str]) -> frozenset[Role]:
     """The roles that *names* stand for (`controller` is a group). INVALID names the first that is unknown."""
-    roles: set[Role] = set()
-    for name in names:
-        if name == CONTROLLER:
-            roles |= CONTROLLER_ROLES
-            continue
-        try:
-            roles.add(Role(name))
-        except ValueError:
-            raise invalid(f"role {name!r}: known are {CONTROLLER}, {', '.join(Role)}") from None
-    return frozenset(roles)
+    try:
+        return frozenset(Role(name) for name in roles.expand_roles(names))
+    except KeyError as exc:
+        raise invalid(f"role {exc.args[0]!r}: known are {', '.join(roles.ROLE_WORDS)}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.nova.goals import PYTHON, READY, Goal, Look, Unit, make_program
+from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets
-from coordinator.nova.site import Role, Site
+from coordinator.nova.site import Site
 from coordinator.steps import Shell
 from proto.errors import CaasError
 

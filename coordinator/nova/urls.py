@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets
-from coordinator.nova.site import Role, Site
+from coordinator.nova.site import Site
 
 #: The network API. It is no role of its own: it runs beside nova's API, which asks it for the ports of every server
 #: it shows, deletes or lists (nova 26 fails without), also of those that have none.

@@ -13,7 +13,8 @@ from typing import Any
 from coordinator.nova import compute, control, glance, keystone, neutron
 from coordinator.nova.cloud import nova_status, run_cloud
 from coordinator.nova.goals import Goal, Rows
-from coordinator.nova.site import Member, Role
+from coordinator.nova.roles import Role
+from coordinator.nova.site import Member
 from coordinator.nova.step import World, without_secrets
 from coordinator.steps import Shell, Step
 

@@ -304,7 +304,7 @@ def test_what_is_not_ours_is_never_changed_or_removed(site: Site, door: NetlinkD
 
 def test_others_filters_on_the_underlay_stay(site: Site, door: NetlinkDoor) -> None:
     run(
-        f"tc qdisc add dev eth1 clsact && tc filter add dev eth1 ingress prio 9 protocol all bpf da obj {TAG} sec tc",
+        "tc qdisc add dev eth1 clsact && tc filter add dev eth1 ingress prio 9 protocol all bpf bytecode '1,6 0 0 0'",
         netns=site.host,
     )
     before = snapshot(site.host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
@@ -82,8 +83,11 @@ async def _answer(container: FakeContainer, kept: dict[str, bytes], argv: Sequen
         case "sh":
             kept[key] = stdin
             return Completed(status=0, stdout=b"", stderr=b"")
-        case "ping":
-            return Completed(status=0, stdout=b"", stderr=b"")
+        case "python3" if b"caas-reach" in stdin:
+            job = ast.literal_eval(stdin.decode().strip().splitlines()[-1].removeprefix("main(").removesuffix(")"))
+            answered = {address: {"reached": True, "full": True, "seconds": 0.001} for address in job["targets"]}
+            text = json.dumps({"answered": answered, "refused": {}, "heard": {}, "twins": []})
+            return Completed(status=0, stdout=text.encode(), stderr=b"")
     return await container.run(argv, stdin=stdin)
 
 

@@ -237,7 +237,7 @@ static __always_inline __be32 find_remote(struct __sk_buff *skb, const struct en
 	if (ends->remote)
 		return ends->remote;
 	/* The helper speaks of a packet that was received, from the far end: a route's destination is "local" (Linux 6.0). */
-	if (bpf_skb_get_tunnel_key(skb, &key, offsetof(struct bpf_tunnel_key, local_ipv6[1]), 0))
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0))
 		return 0;
 	return bpf_htonl(key.local_ipv4);
 }

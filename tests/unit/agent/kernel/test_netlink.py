@@ -1,133 +1,174 @@
-"""Attributes, messages and refusals, against bytes written out by hand from netlink(7)."""
+"""The thread that has the socket, the kernel's words, interrupted dumps: what pyroute2 leaves to its user."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import socket
+import os
 import struct
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_GETLINK
 
 from agent.kernel import netlink
-from agent.kernel.netlink import KernelError, Netlink
+from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, RouteMarshal, refusals
+from proto.errors import CaasError, Code
 
-pytestmark = pytest.mark.skipif(struct.pack("=H", 1) != b"\1\0", reason="the bytes here are little-endian")
-
-
-def test_attributes_are_padded_to_four_bytes() -> None:
-    assert netlink.attr(3, b"ab") == b"\x06\0\x03\0ab\0\0"
-    assert netlink.attr_text(3, "lo") == b"\x07\0\x03\0lo\0\0"
-    assert netlink.attr_u8(1, 7) == b"\x05\0\x01\0\x07\0\0\0"
-    assert netlink.attr_u16(1, 0x102) == b"\x06\0\x01\0\x02\x01\0\0"
-    assert netlink.attr_u32(1, 0x1020304) == b"\x08\0\x01\0\x04\x03\x02\x01"
+DONE, NEWLINK, MULTI, INTERRUPTED = 3, 16, 2, 0x10
+BODY = struct.pack("=BxHiII", 0, 1, 7, 0, 0)
 
 
-def test_nested_attributes_carry_their_flag_and_are_read_without_it() -> None:
-    inner = netlink.attr_u32(1, 5)
-    outer = netlink.nested(18, inner)
-    assert outer[:4] == struct.pack("=HH", 12, 18 | 0x8000)
-    assert netlink.parse_attrs(outer) == {18: inner}
+@pytest.fixture
+def connection() -> Iterator[Netlink]:
+    with Netlink() as opened:
+        yield opened
 
 
-def test_reading_stops_at_rubbish_instead_of_going_round() -> None:
-    good = netlink.attr_u32(1, 5)
-    assert netlink.parse_attrs(good + b"\0\0\0\0" + good) == {1: good[4:]}
-    assert netlink.parse_attrs(good + b"\x05") == {1: good[4:]}
+def reply(kind: int, flags: int, payload: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload
 
 
-def test_absent_attributes_read_as_nothing() -> None:
-    assert (netlink.text_of(None), netlink.u32_of(None)) == ("", 0)
-    assert netlink.text_of(b"eth0\0rest") == "eth0"
-
-
-def reply(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    return struct.pack("=IHHII", 16 + len(payload), kind, flags, sequence, 0) + payload
-
-
-class Scripted:
-    """A socket whose answers are written beforehand: each datagram is made from the last request's number."""
-
-    def __init__(self, *datagrams: object) -> None:
-        self.sent: list[bytes] = []
-        self._datagrams = list(datagrams)
-
-    def send(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def recv(self, size: int) -> bytes:
-        sequence = struct.unpack_from("=I", self.sent[-1], 8)[0]
-        return self._datagrams.pop(0)(sequence)  # type: ignore[operator, no-any-return]
-
-
-def scripted(*datagrams: object) -> Netlink:
-    connection = Netlink()
-    connection.close()
-    connection._socket = Scripted(*datagrams)  # type: ignore[assignment]
-    return connection
-
-
-def test_an_interrupted_dump_is_taken_again() -> None:
-    done = struct.pack("=i", 0)
-    connection = scripted(
-        lambda n: reply(16, 2 | 0x10, n, b"half") + reply(3, 2 | 0x10, n, done),
-        lambda n: reply(16, 2, n, b"full") + reply(3, 2, n, done),
+def list_names(connection: Netlink) -> list[str]:
+    return connection.dump(
+        lambda route: route.link((RTM_GETLINK, DUMP)), lambda link: str(link.get_attr("IFLA_IFNAME"))
     )
-    assert connection.dump(18, b"") == [b"full"]
 
 
-def test_a_dump_that_is_always_interrupted_is_given_up() -> None:
-    again = [lambda n: reply(3, 0x10, n, struct.pack("=i", 0))] * netlink.DUMP_TRIES
-    with pytest.raises(KernelError) as caught:
-        scripted(*again).dump(18, b"")
+@pytest.mark.parametrize(
+    ("answer", "interrupted"),
+    [
+        (reply(NEWLINK, MULTI, BODY) + reply(DONE, MULTI, bytes(4)), False),
+        (reply(NEWLINK, MULTI | INTERRUPTED, BODY) + reply(DONE, MULTI, bytes(4)), True),
+        (reply(NEWLINK, MULTI, BODY) + reply(DONE, MULTI | INTERRUPTED, bytes(4)), True),
+    ],
+    ids=["whole", "in an object", "at the end"],
+)
+def test_an_interruption_is_seen_in_an_object_and_at_the_end(answer: bytes, interrupted: bool) -> None:
+    marshal = RouteMarshal()
+    assert [each["header"]["type"] for each in marshal.parse(answer)] == [NEWLINK, DONE]
+    assert marshal.interrupted is interrupted
+
+
+def interrupting(connection: Netlink, times: int) -> Callable[[IPRoute], list[Message]]:
+    """A dump that is interrupted that many times; its only object is how often it was taken."""
+    taken = []
+
+    def request(route: IPRoute) -> list[Message]:
+        taken.append(route)
+        flags = INTERRUPTED if len(taken) <= times else 0
+        list(route.marshal.parse(reply(DONE, MULTI | flags, bytes(4))))
+        return [len(taken)]
+
+    return request
+
+
+def test_an_interrupted_dump_is_taken_again(connection: Netlink) -> None:
+    assert connection.dump(interrupting(connection, 0), lambda each: each) == [1]
+    assert connection.dump(interrupting(connection, 2), lambda each: each) == [3]
+
+
+def test_a_dump_that_is_always_interrupted_is_given_up(connection: Netlink) -> None:
+    with pytest.raises(KernelError, match="10 times") as caught:
+        connection.dump(interrupting(connection, netlink.DUMP_TRIES), lambda each: each)
     assert caught.value.errno == errno.EINTR
 
 
 def test_the_kernels_own_words_are_in_the_error() -> None:
-    words = netlink.attr_text(1, "VLAN device already exists")
-    payload = struct.pack("=i", -errno.EEXIST) + bytes(16) + words
-    with pytest.raises(KernelError, match="VLAN device already exists") as caught:
-        scripted(lambda n: reply(2, 0x300, n, payload)).change(16, b"")
+    with pytest.raises(KernelError, match="VLAN device already exists") as caught, refusals():
+        raise NetlinkError(errno.EEXIST, "VLAN device already exists")
     assert caught.value.errno == errno.EEXIST
+    with pytest.raises(KernelError, match=os.strerror(errno.EPERM)), refusals():
+        raise NetlinkError(errno.EPERM)
 
 
-def test_answers_to_an_abandoned_request_are_skipped() -> None:
-    good = struct.pack("=i", 0) + bytes(16)
-    bad = struct.pack("=i", -errno.EPERM) + bytes(16)
-    connection = scripted(lambda n: reply(2, 0, n - 1, bad), lambda n: reply(2, 0, n, good))
-    connection.change(16, b"")
-    assert connection.tally.writes == 1
-
-
-def test_each_request_of_a_batch_has_its_own_answer() -> None:
-    def answer(first: int) -> bytes:
-        good, bad = struct.pack("=i", 0) + bytes(16), struct.pack("=i", -errno.ENODEV) + bytes(16)
-        return reply(2, 0, first, good) + reply(2, 0, first + 1, bad) + reply(2, 0, first + 2, good)
-
-    connection = scripted(answer)
-    results = connection.change_all([(16, 0, b"a"), (16, 0, b"bc"), (16, 0, b"def")])
-    assert [result.errno if result else 0 for result in results] == [0, errno.ENODEV, 0]
-    assert connection.tally.writes == 3
-
-
-def test_a_real_kernel_answers_without_privilege_and_to_several_threads() -> None:
-    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0)
+def test_a_real_kernel_answers_without_privilege_and_to_several_threads(connection: Netlink) -> None:
     names: list[bool] = []
+
+    def look() -> None:
+        names.extend("lo" in list_names(connection) for _ in range(20))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names == [True] * 80
+    with pytest.raises(KernelError) as caught:
+        connection.ask(lambda route: route.link((RTM_GETLINK, GET), ifname="no-such-link"))
+    assert caught.value.errno == errno.ENODEV
+    assert connection.tally.writes == 0
+
+
+async def test_a_caller_may_have_a_running_event_loop() -> None:
+    assert asyncio.get_running_loop().is_running()
     with Netlink() as connection:
+        assert "lo" in list_names(connection)
 
-        def look() -> None:
-            for _ in range(50):
-                payloads = connection.dump(18, body)
-                names.append(any(netlink.parse_attrs(each, 16).get(3) == b"lo\0" for each in payloads))
 
-        threads = [threading.Thread(target=look) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert names == [True] * 200
-        with pytest.raises(KernelError) as caught:
-            connection.ask(18, body + netlink.attr_text(3, "no-such-link"))
-        assert caught.value.errno == errno.ENODEV
-        assert connection.tally.writes == 0
-        assert connection._socket.family == socket.AF_NETLINK
+def test_nothing_that_nobody_reads_is_kept(connection: Netlink) -> None:
+    for _ in range(20):
+        connection.ask(lambda route: route.link((RTM_GETLINK, GET), ifname="lo"))
+        list_names(connection)
+    assert connection.ask(lambda route: route.asyncore.msg_queue.root.qsize()) == 0
+    assert len(connection.ask(lambda route: route.asyncore.msg_queue.queues)) == 1
+
+
+def test_requests_that_go_together_are_all_tried_and_counted(connection: Netlink) -> None:
+    # Index 0 is no link's, and a change of nothing needs no privilege to be refused.
+    tried = []
+
+    def fail(number: int) -> Callable[[IPRoute], object]:
+        def request(route: IPRoute) -> None:
+            tried.append(number)
+            route.link("del", index=(1 << 30) + number)
+
+        return request
+
+    for _ in range(3):
+        with pytest.raises(KernelError):
+            connection.change_together([fail(1), fail(2), fail(3)])
+    assert tried == [1, 2, 3] * 3
+    assert connection.tally.writes == 9
+    assert "lo" in list_names(connection)
+
+
+def test_a_socket_that_failed_is_opened_anew(connection: Netlink) -> None:
+    def fail(route: IPRoute) -> None:
+        route.close()
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    with pytest.raises(OSError, match="no buffer space"):
+        connection.ask(fail)
+    assert "lo" in list_names(connection)
+
+
+def test_a_closed_connection_says_so_and_leaves_nothing_open() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    Netlink().close()
+    before, threads = count(), threading.active_count()
+    for _ in range(5):
+        opened = Netlink()
+        list_names(opened)
+        with pytest.raises(KernelError):
+            opened.change_together([lambda route: route.link("del", index=1 << 30)])
+        opened.close()
+        opened.close()
+        with pytest.raises(OSError, match="closed") as caught:
+            list_names(opened)
+        assert caught.value.errno == errno.EBADF
+    assert (count(), threading.active_count()) == (before, threads)
+
+
+def test_a_namespace_that_does_not_exist_is_named() -> None:
+    before = threading.active_count()
+    with pytest.raises(CaasError, match="no-such-namespace") as caught:
+        Netlink(netns="no-such-namespace")
+    assert caught.value.code is Code.NOT_FOUND
+    assert threading.active_count() == before

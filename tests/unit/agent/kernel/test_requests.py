@@ -1,17 +1,18 @@
-"""Requests and dumps of links, routes, rules and translation: what is encoded is decoded to the same thing."""
+"""Requests and dumps of links, routes, rules and translation: what is sent is read back as the same thing."""
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2 import IPBatch
 
 from agent.kernel import layer3, links, masquerade
 from agent.kernel.links import Links, SeenLink
-from agent.kernel.netlink import parse_attrs
+from agent.kernel.netlink import Message, Request, RouteMarshal
 from proto.errors import CaasError, Code
 from proto.marks import Mark
 from proto.model import Address, Masquerade, Route, Rule
@@ -37,14 +38,31 @@ networks = st.builds(
 addresses = st.integers(1, 2**32 - 1).map(IPv4Address)
 
 
+@pytest.fixture(scope="module")
+def batch() -> Iterator[IPBatch]:
+    """It compiles messages and sends none."""
+    with IPBatch() as opened:
+        yield opened
+
+
+def sent(batch: IPBatch, request: Request) -> Message:
+    """The message that *request* would send, as the reading side sees it."""
+    try:
+        request(batch)
+        (message,) = RouteMarshal().parse(bytes(batch.batch))
+    finally:
+        batch.reset()
+    return message
+
+
 class Dumping:
-    """A connection whose every dump is *payloads*."""
+    """A connection whose every dump is *messages*."""
 
-    def __init__(self, *payloads: bytes) -> None:
-        self._payloads = list(payloads)
+    def __init__(self, *messages: Message) -> None:
+        self._messages = messages
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        return self._payloads
+    def dump(self, request: Request, read: Callable[[Message], object]) -> list[object]:
+        return [read(message) for message in self._messages]
 
 
 @given(
@@ -53,57 +71,74 @@ class Dumping:
     src=st.none() | addresses,
     table=st.integers(1, 2**32 - 1),
 )
-def test_routes(dst: IPv4Network, via: IPv4Address | None, src: IPv4Address | None, table: int) -> None:
+def test_routes(batch: IPBatch, dst: IPv4Network, via: IPv4Address | None, src: IPv4Address | None, table: int) -> None:
     route = Route(dst=dst, dev="eth1", via=via, src=src, table=table)
-    body = layer3._route_body(route, 7)
-    assert layer3.list_routes(Dumping(body), SEEN) == [route]  # type: ignore[arg-type]
+    message = sent(batch, layer3._route_request("add", route, 7))
+    assert message["scope"] == (0 if via else 253)
+    assert layer3.list_routes(Dumping(message), SEEN) == [route]  # type: ignore[arg-type]
 
 
 @given(priority=st.integers(1, 32765), src=st.none() | networks, dst=st.none() | networks, table=st.integers(1, 9999))
-def test_rules(priority: int, src: IPv4Network | None, dst: IPv4Network | None, table: int) -> None:
+def test_rules(batch: IPBatch, priority: int, src: IPv4Network | None, dst: IPv4Network | None, table: int) -> None:
     rule = Rule(priority=priority, src=src, dst=dst, table=table)
-    assert layer3.list_rules(Dumping(layer3._rule_body(rule))) == [rule]  # type: ignore[arg-type]
+    message = sent(batch, layer3._rule_request("add", rule))
+    assert layer3.list_rules(Dumping(message)) == [rule]  # type: ignore[arg-type]
 
 
 @given(address=addresses, length=st.integers(1, 32))
-def test_addresses(address: IPv4Address, length: int) -> None:
+def test_addresses(batch: IPBatch, address: IPv4Address, length: int) -> None:
     thing = Address(link="eth1", address=IPv4Interface((address, length)))
-    (seen,) = layer3.list_addresses(Dumping(layer3._address_body(thing, 7)), SEEN)  # type: ignore[arg-type]
+    message = sent(batch, layer3._address_request("add", thing, 7))
+    broadcast = str(thing.address.network.broadcast_address) if length < 31 else None
+    assert message.get_attr("IFA_BROADCAST") == broadcast
+    (seen,) = layer3.list_addresses(Dumping(message), SEEN)  # type: ignore[arg-type]
     assert seen == layer3.SeenAddress(thing, 0xCA)
 
 
-def test_routes_and_rules_of_another_protocol_are_left_out() -> None:
-    route = bytearray(layer3._route_body(Route(dst=IPv4Network("10.0.0.0/8"), dev="eth1"), 7))
-    route[5] = 3
-    assert layer3.list_routes(Dumping(bytes(route)), SEEN) == []  # type: ignore[arg-type]
-    rule = layer3._rule_body(Rule(priority=1, src=None, dst=None, table=5))
-    other = rule.replace(b"\x05\0\x15\0\xca", b"\x05\0\x15\0\x03")
-    assert other != rule
-    assert layer3.list_rules(Dumping(other)) == []  # type: ignore[arg-type]
+def test_routes_and_rules_of_another_protocol_are_left_out(batch: IPBatch) -> None:
+    route = sent(batch, layer3._route_request("add", Route(dst=IPv4Network("10.0.0.0/8"), dev="eth1"), 7))
+    assert layer3.list_routes(Dumping(route), SEEN) != []  # type: ignore[arg-type]
+    route["proto"] = 3
+    assert layer3.list_routes(Dumping(route), SEEN) == []  # type: ignore[arg-type]
+    theirs = sent(batch, lambda each: each.rule("add", priority=1, table=5, protocol=3))
+    assert theirs.get_attr("FRA_PROTOCOL") == 3
+    assert layer3.list_rules(Dumping(theirs)) == []  # type: ignore[arg-type]
 
 
-def test_a_new_link_has_the_number_that_the_next_request_names() -> None:
+def test_a_new_link_has_the_number_that_the_next_request_names(batch: IPBatch) -> None:
     index = links.make_ifindex()
     assert index >= 1 << 20
-    _, _, new = links.new_vlan(index, "eth1.100", parent=7, vid=100, mtu=1500)
-    _, _, mark = links.set_link(index, mark=Mark("demo", "x"))
-    assert struct.unpack_from("=i", new, 4) == struct.unpack_from("=i", mark, 4) == (index,)
-    assert parse_attrs(mark, 16) == {links.IFLA_IFALIAS: b"caas:demo:x"}
-    assert links.IFLA_IFNAME not in parse_attrs(mark, 16), "a refused creation would let it mark another's link"
+    new = sent(batch, links.new_vlan(index, "eth1.100", parent=7, vid=100, mtu=1500))
+    mark = sent(batch, links.set_link(index, mark=Mark("demo", "x")))
+    assert new["index"] == mark["index"] == index
+    assert dict(mark["attrs"]) == {"IFLA_IFALIAS": "caas:demo:x"}, "a name would let it mark another's link"
     seen = links._seen_link(new)
     assert (seen.name, seen.kind, seen.vid, seen.vlan_protocol, seen.link) == ("eth1.100", "vlan", 100, 0x8100, 7)
 
 
-def test_a_peer_in_another_namespace_is_no_link_of_here() -> None:
-    _, _, body = links.new_vlan(9, "v", parent=7, vid=1, mtu=1500)
-    away = body + struct.pack("=HHi", 8, links.IFLA_LINK_NETNSID, 0)
-    assert links._seen_link(away).link == 0
+def test_both_ends_of_a_new_veth_have_the_number_that_the_next_requests_name(batch: IPBatch) -> None:
+    new = sent(batch, links.new_veth(9, "a", peer_index=11, peer_name="b", mtu=1400, mac=b"\2\0\0\0\0\1"))
+    peer = new.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "VETH_INFO_PEER")
+    assert (new["index"], new.get_attr("IFLA_ADDRESS"), new.get_attr("IFLA_MTU")) == (9, "02:00:00:00:00:01", 1400)
+    assert (peer["index"], peer.get_attr("IFLA_IFNAME"), peer.get_attr("IFLA_MTU")) == (11, "b", 1400)
 
 
-def test_bridges_of_two_hosts_have_different_unicast_local_macs() -> None:
-    macs = {parse_attrs(links.new_bridge(9, "b", 1500)[2], 16)[links.IFLA_ADDRESS] for _ in range(50)}
+def test_what_is_not_given_is_not_changed(batch: IPBatch) -> None:
+    message = sent(batch, links.set_link(9, flags=0x1, flags_off=0x100))
+    assert (message["flags"], message["change"], message["attrs"]) == (0x1, 0x101, [])
+    assert dict(sent(batch, links.set_link(9, master=0))["attrs"]) == {"IFLA_MASTER": 0}
+
+
+def test_a_peer_in_another_namespace_is_no_link_of_here(batch: IPBatch) -> None:
+    here = sent(batch, lambda route: route.link("add", ifname="v", link=7, mtu=1500))
+    away = sent(batch, lambda route: route.link("add", ifname="v", link=7, mtu=1500, link_netnsid=0))
+    assert (links._seen_link(here).link, links._seen_link(away).link) == (7, 0)
+
+
+def test_bridges_of_two_hosts_have_different_unicast_local_macs(batch: IPBatch) -> None:
+    macs = {sent(batch, links.new_bridge(9, "b", 1500)).get_attr("IFLA_ADDRESS") for _ in range(50)}
     assert len(macs) == 50
-    assert {mac[0] & 3 for mac in macs} == {2}
+    assert {bytes.fromhex(mac[:2])[0] & 3 for mac in macs} == {2}
 
 
 @given(source=networks, exempt=st.lists(networks, max_size=4))
