@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from socket import AF_INET
 
 from pyroute2.netlink.rtnl import RTM_GETROUTE
@@ -128,19 +128,19 @@ def add_route(connection: Netlink, route: Route, index: int, *, encap_src: ipadd
 
     *encap_src* is the outer source for a route with `encap`; None: what the way there says.
     """
-    connection.change(_route_request("add", route, index, make_encap(route.encap, src=encap_src)))
+    connection.change(_route_request("add", route, index, encap_src=encap_src))
 
 
 def replace_route(
     connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
 ) -> None:
     """Put *route* in the place of the one with the same destination and table, with no moment between."""
-    connection.change(_route_request("replace", route, index, make_encap(route.encap, src=encap_src)))
+    connection.change(_route_request("replace", route, index, encap_src=encap_src))
 
 
 def delete_route(connection: Netlink, route: Route, index: int) -> bool:
     """False where it was gone. The protocol number is part of the request: nobody else's route matches."""
-    return _unless_gone(lambda: connection.change(_route_request("del", route, index, {})))
+    return _unless_gone(lambda: connection.change(_route_request("del", replace(route, encap=None), index)))
 
 
 def add_rule(connection: Netlink, rule: Rule) -> None:
@@ -178,7 +178,9 @@ def _address_request(command: str, address: Address, index: int) -> Request:
     )
 
 
-def _route_request(command: str, wanted: Route, index: int, encap: Mapping[str, object]) -> Request:
+def _route_request(
+    command: str, wanted: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+) -> Request:
     return lambda route: route.route(
         command,
         family=AF_INET,
@@ -190,7 +192,7 @@ def _route_request(command: str, wanted: Route, index: int, encap: Mapping[str, 
         proto=ROUTE_PROTOCOL,
         scope=SCOPE_UNIVERSE if wanted.via is not None else SCOPE_LINK,
         type=RTN_UNICAST,
-        **encap,
+        **make_encap(wanted.encap, src=encap_src),
     )
 
 

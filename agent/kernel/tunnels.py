@@ -87,11 +87,15 @@ class Tunnels:
             self._kernels.delete(link)
         elif link is not None and self._bpfs.is_one(seen, link):
             self._bpfs.delete(seen, link)
-        self.refresh()
+        self._settle(links.list_links(self._connection))
 
     def refresh(self) -> None:
         """Take what the host's routes say is to be taken. Nothing is written where nothing differs."""
         seen = links.list_links(self._connection)
+        if any(self.is_one(seen, link) for link in seen):
+            self._settle(seen)
+
+    def _settle(self, seen: Links) -> None:
         found = [*self._kernels.observe(seen), *self._bpfs.observe(seen)]
         taken = self._taken(seen, found)
         self._rules.make(self._chains(seen, taken, found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
@@ -39,7 +40,7 @@ class Joined:
     wire: Tap
 
     def outer(self, **fields: object) -> Packet:
-        header = {"src": WIRE_ADDRESS, "dst": HOST_ADDRESS, "flags": "DF"} | fields
+        header: dict[str, Any] = {"src": WIRE_ADDRESS, "dst": HOST_ADDRESS, "flags": "DF"} | fields
         return Ether(src=WIRE_MAC, dst=self.host_mac) / IP(**header)
 
     def arrives(self, frame: Packet | bytes) -> list[Frame]:
@@ -71,7 +72,7 @@ class Joined:
 
 
 def inner(text: bytes, **fields: object) -> Packet:
-    header = {"src": "10.9.2.2", "dst": "10.9.1.2", "ttl": 9} | fields
+    header: dict[str, Any] = {"src": "10.9.2.2", "dst": "10.9.1.2", "ttl": 9} | fields
     return IP(**header) / UDP(sport=1, dport=9) / Raw(COOKIE + text)
 
 
@@ -178,7 +179,7 @@ def raw(j: Joined, packet: Packet, **changes: int) -> bytes:
 
 
 def checksum(header: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -13,7 +13,7 @@ import pytest
 from agent.kernel import ipip_bpf, probe, vlan_bpf
 from agent.kernel.door import NetlinkDoor
 from proto.errors import CaasError, Code
-from proto.model import Vlan
+from proto.model import Ipip, Vlan
 from tests.conftest import kernel_words
 from tests.netns.conftest import MARK
 from tests.support import oracle
@@ -23,7 +23,8 @@ from tests.support.tunnelled import make_tunnel
 ASK = """
 import json
 from agent.kernel import probe
-print(json.dumps([probe.choose("vlan", "auto"), [[each.what, each.mend] for each in probe.find_lacks({"vlan": "auto"})]]))
+lacks = [[each.what, each.mend] for each in probe.find_lacks({"vlan": "auto"})]
+print(json.dumps([probe.choose("vlan", "auto"), lacks]))
 """
 
 
@@ -48,7 +49,7 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-WANTED = {
+WANTED: dict[str, Vlan | Ipip] = {
     "vlan": Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1500, master="", mark=MARK),
     "ipip": make_tunnel(1),
 }
