@@ -48,7 +48,11 @@ def check_host(name: str) -> str:
     except AddressValueError:
         pass
     labels = name.split(".")
-    if len(name) > HOST_MAX or (labels[1:] and labels[-1].isdigit()) or not all(_LABEL.fullmatch(label) for label in labels):
+    if (
+        len(name) > HOST_MAX
+        or (labels[1:] and labels[-1].isdigit())
+        or not all(_LABEL.fullmatch(label) for label in labels)
+    ):
         raise invalid(f"host {name!r}: an IPv4 address, or a lower-case name as host1 or host1.example.net")
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import ClassVar
@@ -109,6 +110,12 @@ class Address:
         return f"{self.address} on {self.link}"
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _show(network: ipaddress.IPv4Network) -> str:
+    """Each of a thousand hosts has a route to each of the others: their names are asked for a million times."""
+    return str(network)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """An IPv4 route in *table*; `via` and `src` may be None. Ours by its protocol number (proto.marks).
@@ -126,7 +133,7 @@ class Route:
 
     @property
     def name(self) -> str:
-        return f"{self.dst} dev {self.dev} table {self.table}"
+        return f"{_show(self.dst)} dev {self.dev} table {self.table}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

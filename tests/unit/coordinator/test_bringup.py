@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -250,3 +251,16 @@ async def test_restarting_a_service_that_runs_is_refused_unless_allowed(rig: Rig
     assert "--restart" in caught.value.hint
     assert len(rig.fleet.nova.programs("apply")) == before
     assert (await rig.up(other, restart=True))["steps"]
+
+
+async def test_what_cannot_be_deployed_is_refused_before_any_host_is_asked(rig: Rig) -> None:
+    """A host without an address here: were it asked for, the failure would be another."""
+    servers = {"type": "ExistingServers", "credentials": [{"host": "far.example.net"}]}
+    document = {"type": "DevstackEngine", "devstack_repo": "https://example.net/devstack", "provider": servers}
+    request = pb.FileRequest(content=json.dumps(document).encode(), file_name="rally.json")
+    with pytest.raises(CaasError) as caught:
+        await bringup.plan(rig.fleet, rig.journal, request)  # type: ignore[arg-type]
+    assert caught.value.code is Code.UNSUPPORTED
+    assert "stack.sh is not there yet" in caught.value.message
+    assert "the address of host far.example.net is not known" in caught.value.message
+    assert rig.journal.clusters() == []

