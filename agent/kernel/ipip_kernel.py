@@ -22,7 +22,7 @@ from proto.model import KIND_IPIP, Ipip
 
 #: The local address of a tunnel that is not whole, so that a plan mends it. No other has it.
 BROKEN = IPv4Address(0)
-_NETSTAT, _SNMP = Path("/proc/thread-self/net/netstat"), Path("/proc/thread-self/net/snmp")
+_NETSTAT = Path("/proc/thread-self/net/netstat")
 
 
 class KernelTunnels:
@@ -87,13 +87,8 @@ def read_stack_drops(netns: str | None) -> dict[str, int]:
     """What the host's own stack dropped before any rule saw it, on whatever link (snmp_counter.rst)."""
 
     def read() -> dict[str, int]:
-        checksums = _read(_NETSTAT, "IpExt", "InCsumErrors")
-        malformed = _read(_SNMP, "Ip", "InHdrErrors") - checksums + _read(_NETSTAT, "IpExt", "InTruncatedPkts")
-        return {CHECKSUM: checksums, MALFORMED: max(0, malformed)}
+        lines = [line.split() for line in _NETSTAT.read_text().splitlines() if line.startswith("IpExt:")]
+        found = dict(zip(*lines, strict=True))
+        return {CHECKSUM: int(found.get("InCsumErrors", 0)), MALFORMED: int(found.get("InTruncatedPkts", 0))}
 
     return run_inside(netns, read)
-
-
-def _read(path: Path, group: str, name: str) -> int:
-    names, values = (line.split()[1:] for line in path.read_text().splitlines() if line.startswith(f"{group}:"))
-    return int(dict(zip(names, values, strict=True)).get(name, 0))
