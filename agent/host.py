@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from agent.core.apply import apply, plan_cluster
 from agent.core.doors import ContainerDoor, KernelDoor, Lack, ObservedContainer, ObservedNetwork
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
-from proto.model import Action, ClusterHost, Cost, HostState, Plan
+from proto.model import Action, ClusterHost, Container, Cost, HostState, Plan, Verb
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class Host:
 
     def generations(self) -> dict[str, int]:
         """The generation in force of each cluster."""
-        return {name: state.generation for name, state in self._states.items()}
+        return {name: state.generation for name, state in list(self._states.items())}
 
     def observe(self) -> tuple[ObservedNetwork, Sequence[ObservedContainer]]:
         """What is ours, from both doors."""
@@ -54,13 +56,20 @@ class Host:
             before = self._states.get(desired.cluster)
             if before != desired:
                 self._save(desired)
+            gone: set[str] = set()
+
+            def note(action: Action) -> None:
+                if action.kind == Container.kind and action.verb is Verb.DELETE:
+                    gone.add(action.name)
+                on_done(action)
+
             try:
-                return self._apply(desired, on_plan, on_done)
+                return self._apply(desired, on_plan, note)
             except BaseException:
                 if before is None:
                     self._forget(desired.cluster)
                 elif before != desired:
-                    self._save(before)
+                    self._save(_without(before, gone))
                 raise
 
     def destroy(
@@ -92,6 +101,8 @@ class Host:
                 log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
             except CaasError as exc:
                 log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
+            except Exception:
+                log.exception("%s: not restored", cluster)  # the others' turn comes all the same
 
     def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         kernel_writes, container_writes = self.kernel.writes, self.containers.writes
@@ -132,7 +143,7 @@ class Host:
     def _others(self, cluster: str) -> HostState:
         """What all clusters but *cluster* want here, as saved."""
         found = HostState()
-        for name, saved in self._states.items():
+        for name, saved in list(self._states.items()):
             if name != cluster:
                 found = found.union(saved.state)
         return found
@@ -144,6 +155,12 @@ class Host:
     def _forget(self, cluster: str) -> None:
         self._saved.forget(cluster)
         self._states.pop(cluster, None)
+
+
+def _without(desired: ClusterHost, gone: AbstractSet[str]) -> ClusterHost:
+    """*desired* without the containers that were deleted: no restart may make empty ones in their place."""
+    kept = tuple(container for container in desired.state.containers if container.name not in gone)
+    return replace(desired, state=replace(desired.state, containers=kept))
 
 
 def _ignore(_: object) -> None:

@@ -16,6 +16,8 @@ from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, invalid
 
 LOG_LINES = 30
+#: Chunks that wait for a slow reader; then the command waits, too.
+OUTPUTS_AHEAD = 16
 
 
 async def execute(
@@ -29,14 +31,14 @@ async def execute(
         if not start.argv:
             raise invalid("exec: a command is needed", hint="caas exec NAME CONTAINER -- COMMAND")
         shell, argv = known.shell(start.container), tuple(start.argv)
-    queue: asyncio.Queue[agent_pb2.ExecOutput | None] = asyncio.Queue()
+    queue: asyncio.Queue[agent_pb2.ExecOutput | None] = asyncio.Queue(OUTPUTS_AHEAD)
 
     async def work() -> int:
         try:
             agent = known.agent(known.file.containers[shell.container].host)
-            return await agent.exec(start.name, shell.container, argv, inputs=inputs, on_output=queue.put_nowait)
+            return await agent.exec(start.name, shell.container, argv, inputs=inputs, on_output=queue.put)
         finally:
-            queue.put_nowait(None)
+            await queue.put(None)
 
     task = asyncio.create_task(work())
     try:
@@ -63,7 +65,8 @@ def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[st
             text = clouds_yaml_text(known.site, known.secrets)
         case _:
             raise invalid(f"credentials: {form!r}: known are openrc and clouds.yaml")
-    return {"cluster": name, "text": text, "reachable_from": reachable}
+    header = f"# cluster {name}: of use wherever {reachable} can be reached\n"
+    return {"cluster": name, "text": header + text, "reachable_from": reachable}
 
 
 def _describe(network: Network) -> str:

@@ -16,10 +16,11 @@ from google.protobuf import json_format
 
 from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile, load_bytes
-from coordinator.fleet import AgentShell, Fleet
+from coordinator.fleet import AgentShell, Fleet, NatBoxClient
+from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.journal import Journal, Record
 from coordinator.keepsake import KeepSecrets, recall_secrets
-from coordinator.known import file_of, site_of
+from coordinator.known import site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
 from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses, check_restarts
 from coordinator.progress import Progress
@@ -30,6 +31,9 @@ from proto import coordinator_pb2 as pb
 from proto import types_pb2
 from proto.model import ClusterHost, GatewayTable
 from proto.wire import cluster_host_to_wire, gateway_table_to_wire
+
+#: States of a cluster that was up once: what runs in it is not restarted without leave.
+WAS_UP = ("up", "changing", "broken")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +55,18 @@ class Prepared:
         """Those that something has to be sent to: pending actions, or an older generation."""
         return tuple(name for name in self.compiled.hosts if self.actions.get(name) or name in self.behind)
 
+    @property
+    def natbox_pending(self) -> bool:
+        """Whether something has to be sent to NATBox."""
+        return self.compiled.natbox is not None and bool(self.actions.get(NATBOX) or NATBOX in self.behind)
+
 
 async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Prepared:
     """Look at everything and decide; raises every reason not to begin."""
     file = load_bytes(request.content, file=request.file_name, name=request.name)
     file.check_deployable()
     record = journal.find(file.name)
-    former = file_of(record) if record else None
-    found = await survey(fleet, [file, former] if former else [file])
+    found = await survey(fleet, file, journal.holders(file.name))
     compiled = _compile(file, found, record)
     shells = {
         container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
@@ -113,14 +121,16 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     async with progress.step("look", "look at hosts, preflight"):
         prepared = await prepare(fleet, journal, request.file)
         check_losses(prepared.actions, remove=request.remove, restart=request.restart)
-        if prepared.record.state == "up" and not request.restart:
+        was_up = prepared.record.state in WAS_UP
+        if was_up and not request.restart:
             await check_restarts(prepared.steps)
-        if prepared.host_names:
+        if prepared.host_names or prepared.natbox_pending:
             await check_lacks(prepared.survey, prepared.compiled)
     for warning in prepared.compiled.warnings:
         progress.note(f"warning: {warning}")
     phases["look"] = time.monotonic() - began
-    journal.save(replace(prepared.record, state="deploying"))
+    journal.hold(prepared.file.name, _addresses(prepared.file))
+    journal.save(replace(prepared.record, state="changing" if was_up else "deploying"))
     try:
         writes = await _apply_hosts(prepared, progress)
         phases["hosts"] = time.monotonic() - began - sum(phases.values())
@@ -128,7 +138,7 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
         ran = await run_steps(prepared.steps, progress)
         phases["nova"] = time.monotonic() - began - sum(phases.values())
     except BaseException:
-        journal.save(replace(prepared.record, state="failed"))
+        journal.save(replace(prepared.record, state="broken" if was_up else "failed"))
         raise
     journal.save(replace(prepared.record, state="up"))
     nova = await nova_status(prepared.api_shell)
@@ -143,29 +153,47 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     }
 
 
+def _addresses(file: ClusterFile) -> dict[str, str]:
+    """Who gets something of the cluster."""
+    found = {host.name: str(host.address) for host in file.hosts.values()}
+    return found | ({HOLDER_NATBOX: str(file.natbox.address)} if file.natbox else {})
+
+
 async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]:
-    """Every host and NATBox that is behind, at once. Returns the changing calls they made."""
+    """Every host and NATBox that is behind, at once. Returns the changing calls they made.
+
+    Who is not in the file any more is asked to remove everything, and forgotten when it has.
+    """
     progress.phase = "hosts"
     writes = {"kernel": 0, "containers": 0}
+    file, cluster = prepared.file, prepared.file.name
 
     async def apply_host(name: str) -> None:
         client = prepared.survey.hosts[name].agent
         async with progress.step(f"apply:{name}", _title(name, prepared.actions.get(name, ()))):
-            result = await client.apply(prepared.compiled.hosts[name], _ignore)
+            if name in file.hosts:
+                result = await client.apply(prepared.compiled.hosts[name], _ignore)
+            else:
+                result = await client.destroy(cluster, _ignore)
+                progress.journal.let_go(cluster, name)
         writes["kernel"] += result.kernel_writes
         writes["containers"] += result.container_writes
 
-    async def apply_natbox(table: GatewayTable) -> None:
-        assert prepared.survey.natbox is not None
+    async def apply_natbox(client: NatBoxClient, table: GatewayTable) -> None:
         async with progress.step(f"apply:{NATBOX}", _title(NATBOX, prepared.actions.get(NATBOX, ()))):
-            result = await prepared.survey.natbox.apply(table, _ignore)
+            if file.natbox is not None:
+                result = await client.apply(table, _ignore)
+            else:
+                result = await client.destroy(cluster, _ignore)
+                progress.journal.let_go(cluster, HOLDER_NATBOX)
         writes["kernel"] += result.kernel_writes
 
     work = [apply_host(name) for name in prepared.host_names]
-    table = prepared.compiled.natbox
-    if table is not None and (prepared.actions.get(NATBOX) or NATBOX in prepared.behind):
-        work.append(apply_natbox(table))
+    if prepared.natbox_pending and prepared.survey.natbox and prepared.compiled.natbox:
+        work.append(apply_natbox(prepared.survey.natbox, prepared.compiled.natbox))
     await gather_all(work)
+    for name in set(prepared.survey.hosts) - set(prepared.compiled.hosts):
+        progress.journal.let_go(cluster, name)  # it was asked, and has nothing
     return writes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import grpc.aio
 
@@ -62,7 +62,7 @@ class AgentClient:
         argv: Sequence[str],
         *,
         inputs: AsyncIterator[bytes],
-        on_output: Callable[[agent_pb2.ExecOutput], None],
+        on_output: Callable[[agent_pb2.ExecOutput], Awaitable[None]],
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> int:
@@ -88,7 +88,7 @@ class AgentClient:
                     failure = error_from_wire(output.error).about(self.host)
                     ended.set()
                 case _:
-                    on_output(output)
+                    await on_output(output)
         if failure is not None:
             raise failure
         if status is None:
@@ -175,7 +175,7 @@ class AgentShell:
         """Run *argv* and wait; its output is kept whole. TIMEOUT after *timeout* seconds: it is killed."""
         stdout, stderr = bytearray(), bytearray()
 
-        def collect(output: agent_pb2.ExecOutput) -> None:
+        async def collect(output: agent_pb2.ExecOutput) -> None:
             stdout.extend(output.stdout)
             stderr.extend(output.stderr)
 

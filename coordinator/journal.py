@@ -1,7 +1,7 @@
 """The coordinator's memory: SQLite in WAL mode, synchronous=FULL. Intents are written before acts.
 
 What is here can be rebuilt: files are the users', desired states are at the agents, marks are in the kernel.
-Secrets of clusters are here too: the file is 0600 in a folder that is 0700.
+Secrets of clusters are here too: the file is 0600.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,23 @@ CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL,
     title TEXT NOT NULL, began REAL NOT NULL, ended REAL, outcome TEXT, message TEXT NOT NULL DEFAULT ''
 );
+CREATE TABLE IF NOT EXISTS holders (
+    cluster TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, PRIMARY KEY (cluster, name)
+);
 CREATE INDEX IF NOT EXISTS entries_of_cluster ON entries (cluster, id);
 """
+#: NATBox among the holders: no host can be called so.
+NATBOX = ":natbox"
 #: Entries kept for each cluster: the last runs, for `caas logs`.
 ENTRIES_KEPT = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A cluster as the journal knows it. `state`: deploying, up, failed, removing."""
+    """A cluster as the journal knows it.
+
+    `state`: deploying, then up or failed; once it was up: changing, then up or broken; removing.
+    """
 
     name: str
     state: str
@@ -67,6 +76,8 @@ class Journal:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        # Secrets of clusters that are gone do not stay in free pages.
+        self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -114,7 +125,29 @@ class Journal:
             self._db.execute("BEGIN")
             self._db.execute("DELETE FROM clusters WHERE name = ?", (name,))
             self._db.execute("DELETE FROM entries WHERE cluster = ?", (name,))
+            self._db.execute("DELETE FROM holders WHERE cluster = ?", (name,))
             self._db.execute("COMMIT")
+
+    def hold(self, cluster: str, addresses: Mapping[str, str]) -> None:
+        """Write that the hosts of *addresses* (name -> address) may have something of *cluster* from now on."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)",
+                [(cluster, name, address) for name, address in addresses.items()],
+            )
+            self._db.execute("COMMIT")
+
+    def let_go(self, cluster: str, name: str) -> None:
+        """Write that host *name* has nothing of *cluster* any more: it was asked to remove all, and did."""
+        with self._lock:
+            self._db.execute("DELETE FROM holders WHERE cluster = ? AND name = ?", (cluster, name))
+
+    def holders(self, cluster: str) -> dict[str, str]:
+        """Who may have something of *cluster*: name -> address. NATBox is NATBOX."""
+        with self._lock:
+            rows = self._db.execute("SELECT name, address FROM holders WHERE cluster = ? ORDER BY name", (cluster,))
+            return dict(rows.fetchall())
 
     def begin(self, cluster: str, run: str, step: str, title: str) -> int:
         """Write that *step* is about to be done; returns the entry's number for `end`."""

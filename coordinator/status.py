@@ -12,6 +12,8 @@ from coordinator.nova import nova_status
 from proto import agent_pb2
 from proto.errors import CaasError
 
+#: The journal's states as the command line's contract calls them.
+SHOWN = {"changing": "deploying", "removing": "deploying", "broken": "failed"}
 ABSENT: dict[str, Any] = {"generation": 0, "hosts": {}, "containers": [], "nova": {"services": [], "computes_up": 0}}
 
 
@@ -19,7 +21,7 @@ def list_clusters(journal: Journal) -> dict[str, Any]:
     """Every known cluster with its state as it was last left."""
     return {
         "clusters": [
-            {"cluster": record.name, "state": record.state, "generation": record.generation}
+            {"cluster": record.name, "state": SHOWN.get(record.state, record.state), "generation": record.generation}
             for record in journal.clusters()
         ]
     }
@@ -122,10 +124,8 @@ async def _natbox(known: Known) -> dict[str, Any]:
 
 def _state(known: Known, hosts: dict[str, Any], containers: list[dict[str, Any]], nova: dict[str, Any]) -> str:
     """up: all as wanted and answering; degraded: it was up once, and something is not; else as the journal says."""
-    if known.record.state in ("deploying", "removing"):
-        return "deploying"
-    if known.record.state == "failed":
-        return "failed"
+    if (shown := SHOWN.get(known.record.state, known.record.state)) != "up":
+        return shown
     computes = len(known.site.computes)
     right = (
         all(host["agent"] == "up" for host in hosts.values())

@@ -10,8 +10,9 @@ from ipaddress import IPv4Network
 from coordinator.compiling import Facts, HostFacts, Remembered
 from coordinator.config import ClusterFile
 from coordinator.fleet import AgentClient, Fleet, NatBoxClient
+from coordinator.journal import NATBOX
 from proto import agent_pb2, natbox_pb2
-from proto.errors import CaasError
+from proto.errors import CaasError, Code
 from proto.model import Datapath
 from proto.wire import container_from_wire
 
@@ -56,20 +57,28 @@ class Survey:
         return max(found, default=0)
 
 
-async def survey(fleet: Fleet, files: Sequence[ClusterFile]) -> Survey:
-    """Ask the hosts and NATBoxes of *files* (the wanted one first, then the former one, if any).
+async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str]) -> Survey:
+    """Ask the hosts and NATBox of *file*, and *holders*: those that may have something of the cluster.
 
-    Every failure is in the one error that is raised.
+    Every failure is in the one error that is raised. REFUSED where a holder has another address in the file.
     """
-    wanted = files[0]
-    hosts = {host.name: host for file in reversed(files) for host in file.hosts.values()}
-    natbox = next((file.natbox for file in files if file.natbox), None)
-    agents = {name: fleet.agent(name, str(host.address)) for name, host in hosts.items()}
-    natbox_client = fleet.natbox(str(natbox.address)) if natbox else None
-    answers = await gather_all([_ask(agent, wanted.name) for agent in agents.values()], _ask_natbox(natbox_client))
+    addresses = {host.name: str(host.address) for host in file.hosts.values()}
+    if file.natbox is not None:
+        addresses[NATBOX] = str(file.natbox.address)
+    for name, address in holders.items():
+        if addresses.setdefault(name, address) != address:
+            raise CaasError(
+                Code.REFUSED,
+                f"{name.removeprefix(':')} is at {addresses[name]} in the file, and {file.name} is on it at {address}",
+                hint="give it its old address back, or take the cluster down first",
+            )
+    natbox = addresses.pop(NATBOX, "")
+    agents = {name: fleet.agent(name, address) for name, address in addresses.items()}
+    natbox_client = fleet.natbox(natbox) if natbox else None
+    answers = await gather_all([_ask(agent, file.name) for agent in agents.values()], _ask_natbox(natbox_client))
     *found, natbox_probe = answers
     return Survey(
-        cluster=wanted.name,
+        cluster=file.name,
         hosts=dict(zip(agents, found, strict=True)),  # type: ignore[arg-type]
         natbox=natbox_client,
         natbox_probe=natbox_probe,  # type: ignore[arg-type]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 
-from coordinator.config import ClusterFile
-from coordinator.fleet import Fleet
-from coordinator.journal import Journal
-from coordinator.known import file_of
-from coordinator.preflight import NATBOX
+from coordinator.fleet import AgentClient, Fleet, NatBoxClient
+from coordinator.journal import NATBOX, Journal
 from coordinator.progress import Progress
 from coordinator.survey import combine
 from proto import types_pb2
@@ -25,28 +22,30 @@ async def down(fleet: Fleet, journal: Journal, name: str, progress: Progress) ->
     if record is None:
         progress.note(f"no cluster {name}: nothing to do")
         return {"cluster": name, "hosts": []}
-    file = file_of(record)
+    holders = journal.holders(name)
     journal.save(replace(record, state="removing"))
     progress.phase = "down"
-    results = await asyncio.gather(*_work(fleet, file, name, progress), return_exceptions=True)
-    combine([result for result in results if isinstance(result, BaseException)])
+    try:
+        results = await asyncio.gather(*_work(fleet, holders, name, progress), return_exceptions=True)
+        combine([result for result in results if isinstance(result, BaseException)])
+    except BaseException:
+        journal.save(replace(record, state="failed"))
+        raise
     journal.forget(name)
-    return {"cluster": name, "hosts": list(file.hosts)}
+    return {"cluster": name, "hosts": [host for host in holders if host != NATBOX]}
 
 
-def _work(fleet: Fleet, file: ClusterFile, name: str, progress: Progress) -> list[Awaitable[None]]:
-    async def destroy_on(host: str, address: str) -> None:
-        async with progress.step(f"destroy:{host}", f"{host}: remove {name}"):
-            await fleet.agent(host, address).destroy(name, _ignore)
+def _work(fleet: Fleet, holders: Mapping[str, str], name: str, progress: Progress) -> list[Awaitable[None]]:
+    async def destroy(client: AgentClient | NatBoxClient, holder: str) -> None:
+        shown = holder.removeprefix(":")
+        async with progress.step(f"destroy:{shown}", f"{shown}: remove {name}"):
+            await client.destroy(name, _ignore)
+            progress.journal.let_go(name, holder)
 
-    async def destroy_at_natbox(address: str) -> None:
-        async with progress.step(f"destroy:{NATBOX}", f"{NATBOX}: remove {name}"):
-            await fleet.natbox(address).destroy(name, _ignore)
-
-    work: list[Awaitable[None]] = [destroy_on(host.name, str(host.address)) for host in file.hosts.values()]
-    if file.natbox is not None:
-        work.append(destroy_at_natbox(str(file.natbox.address)))
-    return work
+    return [
+        destroy(fleet.natbox(address) if holder == NATBOX else fleet.agent(holder, address), holder)
+        for holder, address in holders.items()
+    ]
 
 
 def _ignore(_: types_pb2.ApplyEvent) -> None:

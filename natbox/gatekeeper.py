@@ -110,6 +110,8 @@ class Gatekeeper:
                 log.info("%d clusters in force, %d kernel writes", len(self._tables), self.door.writes - writes)
             except CaasError as exc:
                 log.error("not restored: %s (%s)", exc, exc.hint)
+            except Exception:
+                log.exception("not restored")  # packets flow; a daemon that answers is better than none
 
     def mend(self) -> None:
         """Put back what somebody else took of the path (`nft flush ruleset`, a link that went down and up)."""

@@ -91,6 +91,8 @@ async def _mend(gatekeeper: Gatekeeper) -> None:
         await asyncio.to_thread(gatekeeper.mend)
     except CaasError as exc:
         log.error("the datapath was not mended: %s (%s)", exc, exc.hint)
+    except Exception:
+        log.exception("the datapath was not mended")  # the next try may do better than no daemon
 
 
 if __name__ == "__main__":

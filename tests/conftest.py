@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import fingerprint
+
 TIERS_FOR_ROOT = ("netns", "kernel", "lxc", "e2e")
 HERE = Path(__file__).parent
 #: A device of each kind on a throw-away parent, made by iproute2.
@@ -54,6 +56,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"no {kind} of the kernel's own: {words}")
 
 
+#: What a run must leave as it found it; processes and cgroups are also other people's (tests/e2e looks at those).
+_KEPT = ("mounts", "namespaces", "links", "addresses", "routes", "rules", "nft", "sysctls", "files", "loops")
+_before = pytest.StashKey[fingerprint.Fingerprint]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if os.geteuid() == 0:
+        session.config.stash[_before] = fingerprint.take()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that changed the machine has failed, whatever its tests say."""
+    if (before := session.config.stash.get(_before, None)) is None:
+        return
+    left = fingerprint.wait_same(before, deadline=10, ignore=lambda section, line: section not in _KEPT)
+    if left:
+        session.config.stash[_left] = left
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+_left = pytest.StashKey[str]()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, why in sorted(_left_out.items()):
         terminalreporter.write_line(f"NOT RUN: {what}: {why}", yellow=True)
+    for line in terminalreporter.config.stash.get(_left, "").splitlines():
+        terminalreporter.write_line(f"LEFT BEHIND: {line}", red=True)

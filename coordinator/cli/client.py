@@ -142,6 +142,12 @@ def _open_channel(address: str) -> grpc.Channel:
                 f"no coordinator: {path} is not there",
                 hint="caas lab up starts one here; --coordinator, --lab or $CAAS_COORDINATOR say where another is",
             )
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise CaasError(
+                Code.UNREACHABLE,
+                f"the coordinator's socket {path} is closed to this user",
+                hint="its mode says who may use it: become root, or its owner",
+            )
         return grpc.insecure_channel(f"unix:{path}", options=(*OPTIONS, ("grpc.default_authority", "localhost")))
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():

@@ -78,7 +78,7 @@ def openstack(coordinator: Coordinator, name: str, arguments: tuple[str, ...]) -
 def openrc(coordinator: Coordinator, name: str, clouds_yaml: bool, output: str | None) -> None:
     """Print the administrator's credentials of the cluster NAME, for wherever its network is reachable.
 
-    The first lines say from where that is. In the lab that is inside its namespaces only; `caas openstack` needs none
+    The first line says from where that is. In the lab that is inside its namespaces only; `caas openstack` needs none
     of this.
 
     \b

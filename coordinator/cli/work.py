@@ -164,4 +164,5 @@ def down(coordinator: Coordinator, name: str) -> None:
             raise
         print_error(CaasError(error.code, error.message).about("nothing to remove"))
         return
-    click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")
+    if outcome.done:
+        click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")

@@ -57,7 +57,7 @@ def _check_hosts(file: ClusterFile, report: Report) -> None:
 def _check_networks(file: ClusterFile, report: Report) -> None:
     first: dict[int, str] = {}
     for name, network in file.vlans.items():
-        other = first.setdefault(network.vid, name)
+        other = first.setdefault(network.vid, name) if network.vid else name
         if other != name:
             message = f"VID {network.vid} is network {other}'s already{_line(file, 'networks', other)}"
             _add(file, report, ("networks", name, "vlan"), message, hint="two networks on one trunk need two VIDs")
@@ -168,6 +168,10 @@ def _check_addresses(file: ClusterFile, report: Report) -> None:
     first: dict[IPv4Address, str] = {}
     count: dict[IPv4Network, int] = {}
     for name, spec in file.containers.items():
+        if spec.address is not None and (other := first.setdefault(spec.address, name)) != name:
+            message = f"{spec.address} is container {other}'s already{_line(file, 'containers', other, 'address')}"
+            hint = "choose another address, or leave it out to have one chosen"
+            _add(file, report, ("containers", name, "address"), message, hint=hint)
         network = file.networks.get(spec.network)
         if network is None or (isinstance(network, RoutedNetwork) and spec.host not in network.blocks):
             continue
@@ -185,10 +189,6 @@ def _check_addresses(file: ClusterFile, report: Report) -> None:
         elif spec.address == network.gateway_on(spec.host):
             message = f"{spec.address} is the gateway of network {network.name}"
             _add(file, report, path, message, hint="choose another address")
-        other = first.setdefault(spec.address, name)
-        if other != name:
-            message = f"{spec.address} is container {other}'s already{_line(file, 'containers', other, 'address')}"
-            _add(file, report, path, message, hint="choose another address, or leave it out to have one chosen")
 
 
 def _check_roles(file: ClusterFile, report: Report) -> None:

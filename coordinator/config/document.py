@@ -146,6 +146,10 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+#: In a file that is refused anyway: no network has this VID.
+UNREADABLE_VID = 0
+
+
 def _check_region(name: str) -> str:
     if not _REGION.fullmatch(name):
         raise invalid(f"region {name!r}: 1 to 63 letters, digits, '-' and '_'")
@@ -191,9 +195,10 @@ def _vlan(name: str, fields: Fields) -> Network | None:
     gateway = fields.address("gateway")
     if subnet is not None and not is_usable(subnet, fields, "subnet"):
         subnet = None
-    if vid is None or subnet is None:
+    if subnet is None:
         return None
-    return VlanNetwork(name=name, vid=vid, subnet=subnet, gateway=gateway)
+    # A VID that could not be read is reported already; what else is wrong with the network still has to be found.
+    return VlanNetwork(name=name, vid=vid or UNREADABLE_VID, subnet=subnet, gateway=gateway)
 
 
 def is_usable(subnet: IPv4Network, fields: Fields, key: str) -> bool:

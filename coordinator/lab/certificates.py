@@ -124,8 +124,9 @@ def write_private(path: Path, data: bytes, *, uid: int, mode: int) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-        os.chown(temporary, uid, -1)
-        os.chmod(temporary, mode)
+            # By descriptor: the folder may be another user's, who could put a link in the place of a name.
+            os.fchown(stream.fileno(), uid, -1)
+            os.fchmod(stream.fileno(), mode)
         temporary.replace(path)
     except OSError as exc:
         raise CaasError(Code.FAILED, f"{path}: {exc.strerror}") from exc

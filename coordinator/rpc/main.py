@@ -18,7 +18,7 @@ from proto.transport.server import Server
 from proto.transport.tls import TlsFiles
 
 log = logging.getLogger("caas.coordinator")
-GRACE = 10.0
+GRACE = 3.0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -62,6 +62,7 @@ async def _serve(options: argparse.Namespace) -> None:
     options.socket.chmod(int(options.socket_mode, 8))
     log.info("serves on %s%s", options.socket, f" and {options.listen}" if options.listen else "")
     await ended.wait()
+    await service.stop()
     for server in servers:
         await server.stop(grace=GRACE)
     await fleet.close()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from coordinator import access, bringup, checks, status, teardown
@@ -18,7 +17,7 @@ from proto import coordinator_pb2 as pb
 from proto import coordinator_pb2_grpc
 from proto.errors import CaasError, Code, invalid
 
-Work = Callable[[Progress], Awaitable[dict[str, Any]]]
+Work = Callable[[Progress], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
@@ -28,6 +27,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         self._journal = journal
         self._fleet = fleet
         self._busy: dict[str, str] = {}
+        self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
         file = load_bytes(request.content, file=request.file_name, name=request.name)
@@ -97,8 +97,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         async for output in access.execute(self._fleet, self._journal, first.start, data()):
             yield output
 
-    @contextlib.contextmanager
-    def _claim(self, name: str, what: str) -> Iterator[None]:
+    def _claim(self, name: str, what: str) -> None:
         """One change of a cluster at a time; BUSY names the one under way."""
         if other := self._busy.get(name):
             raise CaasError(
@@ -107,37 +106,41 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
                 hint="wait for it, or interrupt it",
             )
         self._busy[name] = what
-        try:
-            yield
-        finally:
-            del self._busy[name]
 
     async def _alone(self, name: str, what: str, work: Work) -> AsyncIterator[pb.Event]:
-        with self._claim(name, what):
-            async for event in self._events(name, work):
-                yield event
+        self._claim(name, what)
+        # Released by the work's own end, not by this generator's: a caller that leaves ends the generator first.
+        async for event in self._events(name, work, at_end=lambda: self._busy.pop(name, None)):
+            yield event
 
-    async def _events(self, name: str, work: Work) -> AsyncIterator[pb.Event]:
+    async def _events(
+        self, name: str, work: Work, *, at_end: Callable[[], object] = lambda: None
+    ) -> AsyncIterator[pb.Event]:
         """Run *work*, telling what it tells; the last event has its document. A caller that leaves ends it."""
         queue: asyncio.Queue[pb.Event | None] = asyncio.Queue()
-        task = asyncio.create_task(_run(work, Progress(name, self._journal, queue.put_nowait), queue))
+        task = asyncio.create_task(work(Progress(name, self._journal, queue.put_nowait)))
+        self._under_way.add(task)
+
+        def ended(_: object) -> None:
+            self._under_way.discard(task)
+            at_end()
+            queue.put_nowait(None)
+
+        task.add_done_callback(ended)
         try:
             while (event := await queue.get()) is not None:
                 yield event
             document = await task
             yield pb.Event(state=pb.Event.SUMMARY, document=json.dumps(document))
         finally:
-            if not task.done():
-                task.cancel()
-                # The claim is kept until the work has really ended: the next `up` must not meet it.
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
 
-
-async def _run(work: Work, progress: Progress, queue: asyncio.Queue[pb.Event | None]) -> dict[str, Any]:
-    try:
-        return await work(progress)
-    finally:
-        queue.put_nowait(None)
+    async def stop(self) -> None:
+        """Interrupt what is under way, and wait until it has written how it ended."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _document(value: dict[str, Any]) -> pb.Document:

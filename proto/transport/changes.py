@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from proto import types_pb2
 from proto.model import Action, Cost, Plan
 from proto.wire import action_to_wire
+
+#: Changes follow each other, in a thread of their own: however many wait, looks find a thread.
+_CHANGES = ThreadPoolExecutor(1, thread_name_prefix="changes")
 
 
 class OnPlan(Protocol):
@@ -55,10 +59,13 @@ async def follow_change(change: Change) -> AsyncIterator[types_pb2.ApplyEvent]:
         finally:
             emit(None)
 
-    work = asyncio.ensure_future(asyncio.to_thread(run))
-    while (event := await queue.get()) is not None:
-        yield event
-    outcome = await work
+    work = loop.run_in_executor(_CHANGES, run)
+    try:
+        while (event := await queue.get()) is not None:
+            yield event
+        outcome = await work
+    finally:
+        work.cancel()  # one that has not begun, and whose caller has gone, is not made; one that has goes on
     if isinstance(outcome, Exception):
         raise outcome
     yield finished(outcome)

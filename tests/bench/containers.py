@@ -129,7 +129,7 @@ def _sweep(lxcpath: Path, *names: str) -> None:
     """Kill what still runs below *lxcpath* and remove its cgroups, mounts, locks and files."""
     cgroups = Cgroups(cgroup_base(lxcpath))
     for name in names or [path.name for path in lxcpath.glob("*.*") if not path.name.startswith(".")]:
-        cgroups.remove(name, patience=2.0, deadline=15.0)
+        cgroups.remove(name, patience=0.0, deadline=15.0)
         remove_tree(lxcpath / name)
         remove_lock(name, lxcpath)
     cgroups.remove_base()

@@ -66,7 +66,7 @@ class Traffic:
 def drop_arrivals(netns: str, link: str) -> None:
     """Count what arrives and take it no further: the receiver's own work is not what is measured. ARP goes on."""
     chain = f"type filter hook ingress device {link} priority 0; udp dport {{ {DISCARD_PORT}, {PORT} }} drop;"
-    rules = f"table netdev bench {{ chain arrivals {{ {chain} }} }}"
+    rules = f"table netdev bench {{\nchain arrivals {{ {chain} }}\n}}"
     run(f"nft -f - <<'END'\n{rules}\nEND", netns=netns)
 
 

@@ -19,6 +19,8 @@ _numbers = itertools.count()
 def run(*argv: str, netns: str = "", check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """A command, inside *netns* where given."""
     prefix = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
+    if argv[:3] == ("tc", "filter", "add"):
+        prefix += ["unshare", "--mount"]  # tc mounts a bpf file system on /sys/fs/bpf, and leaves it there
     return subprocess.run([*prefix, *argv], capture_output=True, text=True, check=check, timeout=timeout)
 
 

@@ -67,6 +67,18 @@ def test_after_a_failure_the_former_state_is_saved_again(tmp_path: Path) -> None
     assert set(containers.containers) == {"demo.ubuntu011"}
 
 
+def test_a_container_that_was_deleted_before_a_failure_is_not_made_again_by_a_restart(tmp_path: Path) -> None:
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    host = make_host(tmp_path, kernel, containers)
+    apply(host, make_desired(make_container(), make_container("ubuntu012", number=51)))
+    containers.fail("delete", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="simulated"):
+        apply(host, make_desired(generation=2))
+    assert set(containers.containers) == {"demo.ubuntu012"}
+    make_host(tmp_path, kernel, containers).restore()
+    assert set(containers.containers) == {"demo.ubuntu012"}
+
+
 def test_the_state_of_another_host_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaasError, match="host2"):
         apply(make_host(tmp_path), replace(make_desired(), host="host2"))

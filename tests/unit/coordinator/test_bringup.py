@@ -264,3 +264,46 @@ async def test_what_cannot_be_deployed_is_refused_before_any_host_is_asked(rig: 
     assert "stack.sh is not there yet" in caught.value.message
     assert "the address of host far.example.net is not known" in caught.value.message
     assert rig.journal.clusters() == []
+
+
+NO_HOST2 = ONE.replace("  host2: {address: 10.9.0.2, trunk: eth1}\n", "")
+
+
+async def test_a_host_that_left_the_file_is_remembered_until_it_has_nothing(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.containers["host2"].fail("delete", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="host2"):
+        await rig.up(NO_HOST2, remove=True)
+    assert rig.fleet.containers["host2"].containers
+    await rig.up(NO_HOST2, remove=True)
+    assert not rig.fleet.containers["host2"].containers
+    assert not rig.fleet.kernels["host2"].things
+    assert set(rig.journal.holders("demo")) == {"host1"}
+    assert await rig.plan(NO_HOST2) == {"hosts": {}, "natbox": [], "steps": []}
+
+
+async def test_down_asks_also_a_host_that_left_the_file(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.containers["host2"].fail("delete", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="host2"):
+        await rig.up(NO_HOST2, remove=True)
+    await rig.down()
+    assert not rig.fleet.containers["host2"].containers
+    assert rig.journal.holders("demo") == {}
+
+
+async def test_a_host_at_another_address_is_refused_while_it_has_something(rig: Rig) -> None:
+    await rig.up(TWO)
+    with pytest.raises(CaasError, match=r"host2 is at 10\.9\.0\.3 in the file") as caught:
+        await rig.up(TWO.replace("10.9.0.2", "10.9.0.3"))
+    assert caught.value.code is Code.REFUSED
+
+
+async def test_after_a_failed_up_services_are_still_not_restarted_without_leave(rig: Rig) -> None:
+    await rig.up(ONE)
+    rig.fleet.containers["host2"].fail("start", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="simulated"):
+        await rig.up(TWO)
+    assert (await rig.status())["state"] == "failed"
+    with pytest.raises(CaasError, match="restart nova-api"):
+        await rig.up(TWO + "nova: {api_workers: 2}\n")

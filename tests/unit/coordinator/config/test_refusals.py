@@ -238,11 +238,11 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
         GOOD.replace("vlan: 100", "vlan: 5000").replace("host: host2", "host: host9").replace("25, trunk", "25, trnk")
     )
     problems = _problems(text)
-    assert [problem.line for problem in problems] == [3, 7, 10]
+    assert [problem.line for problem in problems] == [3, 3, 7, 10]
     with pytest.raises(ConfigError) as caught:
         load_bytes(text.encode(), file="demo.yaml")
     message = caught.value.message
-    assert message.startswith("demo.yaml: 3 problems\n")
+    assert message.startswith("demo.yaml: 4 problems\n")
     for problem in problems:
         assert f"  {problem}\n    hint: {problem.hint}" in message
 
@@ -424,3 +424,16 @@ def test_a_subnet_that_natbox_cannot_serve_is_refused_and_may_be_an_island() -> 
     assert (problem.line, problem.path) == (7, f"{NET}.subnet")
     assert "NATBox serves subnets of /16 to /30" in problem.message
     load_bytes(wide.replace(", gateway: 192.168.10.1", "").encode(), file="f.yaml")
+
+
+def test_a_mistake_in_one_place_hides_none_in_another() -> None:
+    text = GOOD.replace("vlan: 100", "vlan: 4095").replace("gateway: 192.168.10.1}", "gateway: 192.168.11.1}")
+    text = text.replace(TWO, ONE).replace("nova: {virt_driver", "nova: {virt_drivr")
+    with pytest.raises(ConfigError) as caught:
+        load_bytes(text.encode(), file="f.yaml")
+    assert [problem.path for problem in caught.value.problems] == [
+        f"{NET}.vlan",
+        f"{NET}.gateway",
+        "containers.ubuntu012.address",
+        "nova.virt_drivr",
+    ]
