@@ -44,7 +44,8 @@ class Host:
     def plan(self, desired: ClusterHost) -> Plan:
         """What Apply would do; changes nothing."""
         self._check(desired)
-        return plan_cluster(self.kernel, self.containers, desired.cluster, desired.state)
+        others = self._others(desired.cluster)
+        return plan_cluster(self.kernel, self.containers, desired.cluster, desired.state, others=others)
 
     def apply(
         self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
@@ -74,10 +75,11 @@ class Host:
     def destroy(
         self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
     ) -> Cost:
-        """Remove everything that carries *cluster*'s mark, then forget it."""
+        """Remove everything that carries *cluster*'s mark, and what it shared with none; then forget it."""
         with self._lock:
             if dry_run:
-                on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState()))
+                others = self._others(cluster)
+                on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState(), others=others))
                 return Cost(generation=0)
             generation = self._states[cluster].generation if cluster in self._states else 1
             # Saved first: a crash half-way goes on removing at the next start.
@@ -109,6 +111,7 @@ class Host:
             self.containers,
             desired.cluster,
             desired.state,
+            others=self._others(desired.cluster),
             on_plan=on_plan,
             on_done=on_done,
         )
@@ -135,9 +138,15 @@ class Host:
                 f"{desired.cluster}: generation {desired.generation} is in force with other contents",
                 hint="another coordinator changed it: run `caas plan` again",
             )
-        for other, state in list(self._states.items()):
-            if other != desired.cluster:
-                state.state.union(desired.state)
+        self._others(desired.cluster).union(desired.state)
+
+    def _others(self, cluster: str) -> HostState:
+        """What all clusters but *cluster* want here, as saved."""
+        found = HostState()
+        for name, saved in list(self._states.items()):
+            if name != cluster:
+                found = found.union(saved.state)
+        return found
 
     def _save(self, desired: ClusterHost) -> None:
         self._saved.save(desired)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 
 from agent.core.doors import ContainerDoor, KernelDoor, NetworkThing, ObservedNetwork
 from agent.core.plan import make_plan, scope
@@ -23,21 +24,17 @@ def observe(kernel: KernelDoor, containers: ContainerDoor) -> tuple[HostState, O
     """Everything of ours on this host, and the network as the kernel's door saw it."""
     network = kernel.observe()
     seen = tuple(found.container for found in containers.observe())
-    state = HostState(
-        links=network.state.links,
-        addresses=network.state.addresses,
-        routes=network.state.routes,
-        rules=network.state.rules,
-        masquerades=network.state.masquerades,
-        containers=seen,
-    )
+    state = replace(network.state, containers=seen)
     return state, network
 
 
-def plan_cluster(kernel: KernelDoor, containers: ContainerDoor, cluster: str, desired: HostState) -> Plan:
-    """What is pending on this host for *cluster*; others' objects are not looked at."""
+def plan_cluster(
+    kernel: KernelDoor, containers: ContainerDoor, cluster: str, desired: HostState, *, others: HostState
+) -> Plan:
+    """What is pending on this host for *cluster*. Others' objects are not looked at, nor what clusters share where it
+    is only in *others*, the union of what all other clusters want here."""
     state, network = observe(kernel, containers)
-    return make_plan(desired, scope(state, cluster), network.foreign)
+    return make_plan(desired, scope(state, cluster, desired=desired, others=others), network.foreign)
 
 
 def apply(
@@ -46,15 +43,16 @@ def apply(
     cluster: str,
     desired: HostState,
     *,
+    others: HostState,
     on_plan: Callable[[Plan], None],
     on_done: OnDone,
 ) -> Plan:
-    """Make what *cluster* has on this host as *desired*; returns what was done.
+    """Make what *cluster* has on this host as *desired*; returns what was done. What *others* need is kept.
 
     On a failure everything done so far is taken back (a container that was deleted stays so), and the first
     error is raised. UNVERIFIED where all went well and the host still needs something.
     """
-    plan = plan_cluster(kernel, containers, cluster, desired)
+    plan = plan_cluster(kernel, containers, cluster, desired, others=others)
     on_plan(plan)
     if not plan:
         return plan
@@ -62,7 +60,7 @@ def apply(
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="containers") as pool:
             for batch in _batches(plan):
                 _perform_batch(kernel, containers, batch, pool, undo, on_done)
-        if left := plan_cluster(kernel, containers, cluster, desired):
+        if left := plan_cluster(kernel, containers, cluster, desired, others=others):
             raise CaasError(
                 Code.UNVERIFIED,
                 "applied, but the host still needs: " + "; ".join(map(str, left)),

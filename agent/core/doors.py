@@ -77,6 +77,9 @@ class KernelDoor(Protocol):
     def datapath(self) -> Datapath:
         """Which realisation of each device is used here: probed by trying, or forced."""
 
+    def tunnel_drops(self) -> Mapping[str, int]:
+        """How many packets the tunnels did not take, by reason."""
+
     def lacks(self) -> Sequence[Lack]:
         """What a bring-up would need of this kernel and is not there. Changes nothing that lasts."""
 

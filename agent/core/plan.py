@@ -12,14 +12,20 @@ from dataclasses import fields, replace
 
 from agent.core.doors import ForeignLink
 from proto.errors import CaasError, Code
+from proto.marks import HOST
 from proto.model import (
     Action,
+    Address,
     Bridge,
     Container,
+    Gateway,
+    GatewayPath,
     HostState,
     Ipip,
     Nic,
     Plan,
+    Route,
+    Rule,
     Thing,
     Verb,
     Vlan,
@@ -59,19 +65,48 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
     return plan
 
 
-def scope(state: HostState, cluster: str) -> HostState:
-    """What of *state* belongs to *cluster*, with the addresses and routes on its links."""
-    links = tuple(link for link in state.links if link.mark.cluster == cluster)
-    names = {link.name for link in links}
+def scope(state: HostState, cluster: str, *, desired: HostState, others: HostState) -> HostState:
+    """What of *state* a plan for *cluster* may look at: what is its own, with the addresses and routes on its links,
+    and of what clusters share (their mark is HOST's) what *desired* has or nobody needs.
+
+    *others* is what all other clusters want here: what is shared and only theirs is left out, so that it is neither
+    mended nor removed for *cluster*; what no one wants goes with the next plan of whichever cluster.
+    """
+    hosts = {link.name: link.mark.cluster for link in state.links}
+    theirs = _by_identity(others).keys() - _by_identity(desired).keys()
+
+    def is_in(thing: Thing) -> bool:
+        owner = _owner(thing, hosts)
+        return owner == cluster or (owner == HOST and _identity(thing) not in theirs)
+
     return HostState(
-        links=links,
-        addresses=tuple(address for address in state.addresses if address.link in names),
-        routes=tuple(route for route in state.routes if route.dev in names),
-        rules=state.rules,
-        masquerades=tuple(rule for rule in state.masquerades if rule.mark.cluster == cluster),
-        forwards=tuple(forward for forward in state.forwards if forward.mark.cluster == cluster),
-        containers=tuple(container for container in state.containers if container.cluster == cluster),
+        links=tuple(filter(is_in, state.links)),
+        addresses=tuple(filter(is_in, state.addresses)),
+        routes=tuple(filter(is_in, state.routes)),
+        rules=tuple(filter(is_in, state.rules)),
+        masquerades=tuple(filter(is_in, state.masquerades)),
+        forwards=tuple(filter(is_in, state.forwards)),
+        containers=tuple(filter(is_in, state.containers)),
     )
+
+
+def _owner(thing: Thing, owners: Mapping[str, str]) -> str:
+    """Whose *thing* is: a cluster's, HOST's where clusters share it, or "" for what stands on a link of others.
+
+    *owners* has those of the links. A rule has no mark and no link: its addresses say whose it is, so whoever wants
+    it has it.
+    """
+    match thing:
+        case Address():
+            return owners.get(thing.link, "")
+        case Route():
+            return owners.get(thing.dev, "")
+        case Rule():
+            return HOST
+        case Gateway() | GatewayPath():
+            return ""
+        case _:
+            return thing.mark.cluster
 
 
 def _by_identity(state: HostState) -> dict[tuple[str, str], Thing]:
@@ -84,7 +119,11 @@ def _by_identity(state: HostState) -> dict[tuple[str, str], Thing]:
         state.forwards,
         state.containers,
     )
-    return {("link" if isinstance(t, Bridge | Vlan | Ipip) else t.kind, t.name): t for group in groups for t in group}
+    return {_identity(thing): thing for group in groups for thing in group}
+
+
+def _identity(thing: Thing) -> tuple[str, str]:
+    return ("link" if isinstance(thing, Bridge | Vlan | Ipip) else thing.kind, thing.name)
 
 
 def _creation(thing: Thing, why: str) -> list[Action]:

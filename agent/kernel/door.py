@@ -7,31 +7,35 @@ begun and failed is taken back before the failure is raised. Only what carries o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
-from agent.kernel import layer3, links, masquerade, placement, probe
+from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe
 from agent.kernel.bridge_filter import find_bridge_lacks
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
-from agent.kernel.sysctl import make_quiet
+from agent.kernel.sysctl import make_gateway, make_quiet
 from agent.kernel.tally import Tally
+from agent.kernel.tunnels import Tunnels
 from agent.kernel.vlan_bpf import BpfVlans, is_far_end
 from agent.kernel.vlan_kernel import KernelVlans, master_name
 from proto.errors import CaasError, Code, invalid
 from proto.marks import ROUTE_PROTOCOL
 from proto.model import (
     KIND_BRIDGE,
+    KIND_IPIP,
+    KIND_VLAN,
     Address,
     Bridge,
     Container,
     Datapath,
     HostState,
+    Ipip,
     Link,
     Masquerade,
     Route,
@@ -45,13 +49,13 @@ Realisation = Literal["auto", "kernel", "bpf"]
 class NetlinkDoor:
     """Links, addresses, routes, rules and masquerading of one network namespace; implements KernelDoor.
 
-    *netns* is another namespace's name or path: for tests; a daemon leaves it out. *vlan* forces a realisation of
-    new vlans; those that exist stay what they are. Safe for several threads. Raises CaasError.
+    *netns* is another namespace's name or path: for tests; a daemon leaves it out. *vlan* and *ipip* force a
+    realisation of new ones; those that exist stay what they are. Safe for several threads. Raises CaasError.
     """
 
-    def __init__(self, *, netns: str | None = None, vlan: Realisation = "auto") -> None:
+    def __init__(self, *, netns: str | None = None, vlan: Realisation = "auto", ipip: Realisation = "auto") -> None:
         self._tally = Tally()
-        self._forced = vlan
+        self._forced = {KIND_VLAN: vlan, KIND_IPIP: ipip}
         self._lock = threading.RLock()
         self._datapath = Datapath()
         with kernel_errors("open a netlink socket"):
@@ -59,6 +63,7 @@ class NetlinkDoor:
         self._nft = Nft(netns=netns, tally=self._tally)
         self._kernel_vlans = KernelVlans(self._connection)
         self._bpf_vlans = BpfVlans(self._connection)
+        self._tunnels = Tunnels(self._connection, self._nft, self._choose_ipip)
 
     @property
     def writes(self) -> int:
@@ -71,6 +76,7 @@ class NetlinkDoor:
     def close(self) -> None:
         """Close sockets and descriptors. What was made goes on working."""
         self._bpf_vlans.close()
+        self._tunnels.close()
         self._connection.close()
 
     def __enter__(self) -> NetlinkDoor:
@@ -87,7 +93,12 @@ class NetlinkDoor:
                 for each in seen
                 if each.kind == KIND_BRIDGE and each.mark
             ]
-            ours: tuple[Link, ...] = (*bridges, *self._kernel_vlans.observe(seen), *self._bpf_vlans.observe(seen))
+            ours: tuple[Link, ...] = (
+                *bridges,
+                *self._kernel_vlans.observe(seen),
+                *self._bpf_vlans.observe(seen),
+                *self._tunnels.observe(seen),
+            )
             names = {each.name for each in ours}
             addresses = tuple(
                 each.thing
@@ -115,11 +126,20 @@ class NetlinkDoor:
                     self._create_bridge(thing)
                 case Vlan():
                     self._create_vlan(thing)
+                case Ipip():
+                    if not self.datapath().ipip:
+                        raise self._unable(thing)
+                    self._tunnels.create(thing)
                 case Address():
                     link = self._find(thing.link, thing)
                     layer3.add_address(self._connection, thing, link.index)
+                    if link.mark:
+                        make_gateway(link.name, netns=self._connection.netns, tally=self._tally)
+                    self._tunnels.refresh()
                 case Route():
-                    layer3.add_route(self._connection, thing, self._find(thing.dev, thing).index)
+                    index = self._find(thing.dev, thing).index
+                    layer3.add_route(self._connection, thing, index, encap_src=self._encap_src(thing))
+                    self._tunnels.refresh()
                 case Rule():
                     layer3.add_rule(self._connection, thing)
                 case Masquerade():
@@ -138,11 +158,15 @@ class NetlinkDoor:
                     )
                 case Vlan(), Vlan():
                     self._change_vlan(after)
+                case Ipip(), Ipip():
+                    seen = links.list_links(self._connection)
+                    self._tunnels.change(self._find_owned(seen, after), seen, after)
                 case Route(), Route():
                     index = self._find(after.dev, after).index
                     if before not in layer3.list_routes(self._connection, links.list_links(self._connection)):
                         raise CaasError(Code.NOT_FOUND, f"change route {before.name}: there is no such route of ours")
-                    layer3.replace_route(self._connection, after, index)
+                    layer3.replace_route(self._connection, after, index, encap_src=self._encap_src(after))
+                    self._tunnels.refresh()
                 case Masquerade(), Masquerade():
                     masquerade.replace_masquerade(self._nft, before, after)
                 case _:
@@ -158,11 +182,18 @@ class NetlinkDoor:
                         links.delete_link(self._connection, link.index)
                 case Vlan():
                     self._delete_vlan(thing)
+                case Ipip():
+                    link = links.find_link(self._connection, thing.name)
+                    if link is not None:
+                        self._check_owned(link, thing)
+                    self._tunnels.delete(thing.name)
                 case Address():
                     self._delete_address(thing)
+                    self._tunnels.refresh()
                 case Route():
                     if link := links.find_link(self._connection, thing.dev):
                         layer3.delete_route(self._connection, thing, link.index)
+                        self._tunnels.refresh()
                 case Rule():
                     layer3.delete_rule(self._connection, thing)
                 case Masquerade():
@@ -186,12 +217,24 @@ class NetlinkDoor:
                 )
             make_quiet((port.name,), netns=self._connection.netns, tally=self._tally)
             links.perform(self._connection, [links.set_link(port.index, mark=container.mark)])
+            self._tunnels.set_port(container)
 
     def datapath(self) -> Datapath:
         with self._lock:
-            if not self._datapath.vlan:
-                self._datapath = Datapath(vlan=probe.choose_vlan(self._forced))
+            found = self._datapath
+            if not (found.vlan and found.ipip):
+                chosen = {kind: probe.choose(kind, forced) for kind, forced in self._forced.items()}
+                self._datapath = Datapath(vlan=chosen[KIND_VLAN], ipip=chosen[KIND_IPIP])
             return self._datapath
+
+    def tunnel_drops(self) -> Mapping[str, int]:
+        """Packets that did not come out of a tunnel because they must not, by reason (tunnel_sources.REASONS).
+
+        They are counted while there are tunnels, for all of them together. Wrong checksums that the kernel's own
+        realisation meets are counted by the host's stack, on whatever link they come in.
+        """
+        with self._lock, kernel_errors("read what the tunnels dropped"):
+            return self._tunnels.drops()
 
     def lacks(self) -> Sequence[Lack]:
         found = probe.find_lacks(self._forced)
@@ -230,8 +273,17 @@ class NetlinkDoor:
             case "bpf":
                 self._bpf_vlans.create(seen, wanted, parent, master)
             case _:
-                lack = next(each for each in self.lacks() if each.what.startswith("vlan"))
-                raise CaasError(Code.UNSUPPORTED, f"create vlan {wanted.name}: {lack.what}", hint=lack.mend)
+                raise self._unable(wanted)
+
+    def _choose_ipip(self) -> str:
+        return self.datapath().ipip
+
+    def _unable(self, wanted: Vlan | Ipip) -> CaasError:
+        lack = next(each for each in probe.find_lacks(self._forced) if each.what.startswith(wanted.kind))
+        return CaasError(Code.UNSUPPORTED, f"create {wanted.kind} {wanted.name}: {lack.what}", hint=lack.mend)
+
+    def _encap_src(self, route: Route) -> IPv4Address | None:
+        return self._tunnels.local_of(route.dev) if route.encap else None
 
     def _change_vlan(self, after: Vlan) -> None:
         seen = links.list_links(self._connection)
@@ -272,19 +324,20 @@ class NetlinkDoor:
             raise CaasError(Code.NOT_FOUND, f"create {thing.kind} {thing.name}: link {name} does not exist")
         return link
 
-    def _find_owned(self, seen: Links, thing: Bridge | Vlan) -> SeenLink:
+    def _find_owned(self, seen: Links, thing: Bridge | Vlan | Ipip) -> SeenLink:
         link = seen.by_name.get(thing.name)
         if link is None:
             raise CaasError(Code.NOT_FOUND, f"change {thing.kind} {thing.name}: there is no such link")
         self._check_owned(link, thing)
         return link
 
-    def _check_owned(self, link: SeenLink, thing: Bridge | Vlan) -> None:
+    def _check_owned(self, link: SeenLink, thing: Bridge | Vlan | Ipip) -> None:
         right_kind: Callable[[SeenLink], bool] = {
             "bridge": lambda each: each.kind == KIND_BRIDGE,
             "vlan": lambda each: self._kernel_vlans.is_one(each) or each.kind == "veth",
+            "ipip": lambda each: each.kind == KIND_IPIP or each.kind == "veth",
         }[thing.kind]
-        if not link.mark or is_far_end(link) or not right_kind(link):
+        if not link.mark or is_far_end(link) or ipip_bpf.is_far_end(link) or not right_kind(link):
             raise CaasError(
                 Code.NOT_OWNED,
                 f"{thing.kind} {thing.name}: what has that name is a {link.kind or 'physical link'}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import AF_INET
 
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 
+from agent.kernel.encap import make_encap, read_encap
 from agent.kernel.links import Links
-from agent.kernel.netlink import DUMP, KernelError, Message, Netlink, Request
+from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Request
 from proto.marks import ROUTE_PROTOCOL
 from proto.model import Address, Route, Rule
 
@@ -63,6 +64,7 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
             via=_address(message.get_attr("RTA_GATEWAY")),
             src=_address(message.get_attr("RTA_PREFSRC")),
             table=_table(message, "RTA_TABLE"),
+            encap=read_encap(message),
         )
 
     found = connection.dump(lambda route: route.route((RTM_GETROUTE, DUMP), family=AF_INET, proto=ROUTE_PROTOCOL), read)
@@ -80,6 +82,19 @@ def list_foreign_destinations(connection: Netlink) -> list[ipaddress.IPv4Network
 
     found = connection.dump(lambda route: route.route((RTM_GETROUTE, DUMP), family=AF_INET, table=RT_TABLE_MAIN), read)
     return sorted({network for network in found if network})
+
+
+def find_out_link(connection: Netlink, remote: ipaddress.IPv4Address, *, src: ipaddress.IPv4Address) -> int:
+    """The ifindex of the link by which packets from *src*, an address of the host's, go to *remote*; 0 where none."""
+    try:
+        (message,) = connection.ask(
+            lambda route: route.route((RTM_GETROUTE, GET), family=AF_INET, dst=f"{remote}/32", src=f"{src}/32")
+        )
+    except KernelError as exc:
+        if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES):
+            return 0  # no way there, or *src* is no address of the host's
+        raise
+    return message.get_attr("RTA_OIF") or 0
 
 
 def list_rules(connection: Netlink) -> list[Rule]:
@@ -108,19 +123,24 @@ def delete_address(connection: Netlink, address: Address, index: int) -> bool:
     return _unless_gone(lambda: connection.change(_address_request("del", address, index)))
 
 
-def add_route(connection: Netlink, route: Route, index: int) -> None:
-    """Raises KernelError: EEXIST where one to the same place is in the table, ENETUNREACH where `via` is nowhere."""
-    connection.change(_route_request("add", route, index))
+def add_route(connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None) -> None:
+    """Raises KernelError: EEXIST where one to the same place is in the table, ENETUNREACH where `via` is nowhere.
+
+    *encap_src* is the outer source for a route with `encap`; None: what the way there says.
+    """
+    connection.change(_route_request("add", route, index, encap_src=encap_src))
 
 
-def replace_route(connection: Netlink, route: Route, index: int) -> None:
+def replace_route(
+    connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+) -> None:
     """Put *route* in the place of the one with the same destination and table, with no moment between."""
-    connection.change(_route_request("replace", route, index))
+    connection.change(_route_request("replace", route, index, encap_src=encap_src))
 
 
 def delete_route(connection: Netlink, route: Route, index: int) -> bool:
     """False where it was gone. The protocol number is part of the request: nobody else's route matches."""
-    return _unless_gone(lambda: connection.change(_route_request("del", route, index)))
+    return _unless_gone(lambda: connection.change(_route_request("del", replace(route, encap=None), index)))
 
 
 def add_rule(connection: Netlink, rule: Rule) -> None:
@@ -158,7 +178,9 @@ def _address_request(command: str, address: Address, index: int) -> Request:
     )
 
 
-def _route_request(command: str, wanted: Route, index: int) -> Request:
+def _route_request(
+    command: str, wanted: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+) -> Request:
     return lambda route: route.route(
         command,
         family=AF_INET,
@@ -170,6 +192,7 @@ def _route_request(command: str, wanted: Route, index: int) -> Request:
         proto=ROUTE_PROTOCOL,
         scope=SCOPE_UNIVERSE if wanted.via is not None else SCOPE_LINK,
         type=RTN_UNICAST,
+        **make_encap(wanted.encap, src=encap_src),
     )
 
 

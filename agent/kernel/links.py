@@ -10,6 +10,7 @@ import errno
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from pyroute2.netlink.rtnl import RTM_GETLINK
 
@@ -20,8 +21,18 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC = 0x1, 0x8, 0x80, 0x100
 ARPHRD_ETHER = 1
 ETH_P_8021Q = 0x8100
+IPPROTO_IPIP = 4
+TUNNEL_TTL = 64
 #: Far above what the kernel hands out itself, so that two makers never meet.
 IFINDEX_MIN, IFINDEX_SPAN = 1 << 20, 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Of an ipip device: our address and the far end's (None: that of each packet's route)."""
+
+    local: IPv4Address
+    remote: IPv4Address | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class SeenLink:
     vlan_protocol: int
     mac: bytes
     arp_type: int
+    ends: Ends | None = None
 
     @property
     def mark(self) -> Mark | None:
@@ -118,6 +130,28 @@ def new_veth(index: int, name: str, *, peer_index: int, peer_name: str, mtu: int
     return lambda route: route.link("add", index=index, ifname=name, address=mac.hex(":"), mtu=mtu, linkinfo=info)
 
 
+def new_ipip(index: int, name: str, ends: Ends, *, mtu: int) -> Request:
+    """An IPv4-in-IPv4 device. Its outer headers forbid fragments, so that a way that is too narrow is told."""
+    return lambda route: route.link("add", index=index, ifname=name, mtu=mtu, linkinfo=_ipip_info(ends))
+
+
+def change_ipip(index: int, ends: Ends) -> Request:
+    """Other ends for an ipip device. It cannot get a remote where it has none, nor lose it."""
+    return lambda route: route.link("set", index=index, linkinfo=_ipip_info(ends))
+
+
+def _ipip_info(ends: Ends) -> dict[str, object]:
+    far = ("IFLA_IPIP_REMOTE", str(ends.remote)) if ends.remote else ("IFLA_IPIP_COLLECT_METADATA", True)
+    data = [
+        ("IFLA_IPIP_LOCAL", str(ends.local)),
+        far,
+        ("IFLA_IPIP_TTL", TUNNEL_TTL),
+        ("IFLA_IPIP_PMTUDISC", 1),
+        ("IFLA_IPIP_PROTO", IPPROTO_IPIP),
+    ]
+    return {"attrs": [("IFLA_INFO_KIND", "ipip"), ("IFLA_INFO_DATA", {"attrs": data})]}
+
+
 def set_link(
     index: int,
     *,
@@ -181,4 +215,11 @@ def _seen_link(message: Message) -> SeenLink:
         vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data else 0,
         mac=bytes.fromhex(found["IFLA_ADDRESS"].value.replace(":", "")) if is_ethernet else b"",
         arp_type=message["ifi_type"],
+        ends=_ends(info["IFLA_INFO_DATA"].value) if kind == "ipip" else None,
     )
+
+
+def _ends(data: Message) -> Ends:
+    remote = IPv4Address(data.get_attr("IFLA_IPIP_REMOTE") or 0)
+    collects = data.get_attr("IFLA_IPIP_COLLECT_METADATA") is not None
+    return Ends(IPv4Address(data.get_attr("IFLA_IPIP_LOCAL") or 0), None if collects else remote)

@@ -25,7 +25,7 @@ class Nft:
     """The rules of the caller's network namespace, or of *netns*. Safe for several threads."""
 
     def __init__(self, *, netns: str | None = None, tally: Tally | None = None) -> None:
-        self._netns = netns
+        self.netns = netns
         self._tally = tally if tally is not None else Tally()
         self._lock = threading.Lock()
 
@@ -33,6 +33,11 @@ class Nft:
         """All of *commands* in one transaction, or none. FAILED with nft's words, UNSUPPORTED where it is absent."""
         self._tally.add()
         self._run(json.dumps({"nftables": [*commands]}), what)
+
+    def change_by_script(self, script: str, *, what: str) -> None:
+        """All commands of *script*, as nft(8) reads them, in one transaction, or none. Raises as `change` does."""
+        self._tally.add()
+        self._run(script, what)
 
     def list_table(self, family: str, name: str) -> list[dict[str, Any]]:
         """What is in the table; empty where there is none."""
@@ -48,7 +53,7 @@ class Nft:
 
     def _run(self, text: str, what: str) -> list[dict[str, Any]]:
         with self._lock:
-            status, output, error = run_inside(self._netns, lambda: _run_command(text))
+            status, output, error = run_inside(self.netns, lambda: _run_command(text))
         if status:
             raise CaasError(_code(error), f"{what}: {_first_line(error)}", hint=_hint(error))
         return list(json.loads(output)["nftables"]) if output else []

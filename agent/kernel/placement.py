@@ -8,10 +8,10 @@ from __future__ import annotations
 from agent.kernel.links import ARPHRD_ETHER, IFF_LOOPBACK, Links, SeenLink
 from agent.kernel.vlan_kernel import others_with_vid
 from proto.errors import CaasError, Code, invalid
-from proto.model import KIND_BRIDGE, Bridge, Vlan
+from proto.model import IPIP_OVERHEAD, KIND_BRIDGE, Bridge, Ipip, Vlan
 
 
-def check_name_free(seen: Links, wanted: Bridge | Vlan) -> None:
+def check_name_free(seen: Links, wanted: Bridge | Vlan | Ipip) -> None:
     """CONFLICT where a link of ours has the name, NOT_OWNED where somebody else's has."""
     taken = seen.by_name.get(wanted.name)
     if taken is None:
@@ -39,6 +39,15 @@ def check_parent(seen: Links, wanted: Vlan) -> SeenLink:
     if wanted.mtu > parent.mtu:
         raise invalid(f"{what}: MTU {wanted.mtu} is above {parent.mtu}, that of its parent {parent.name}")
     return parent
+
+
+def check_overhead(wanted: Ipip, underlay: SeenLink) -> None:
+    """INVALID where packets of the tunnel's MTU have no room on *underlay* with their outer header."""
+    if wanted.mtu > underlay.mtu - IPIP_OVERHEAD:
+        raise invalid(
+            f"tunnel {wanted.name}: MTU {wanted.mtu} is above {underlay.mtu - IPIP_OVERHEAD}, what is left of "
+            f"{underlay.mtu}, that of {underlay.name}"
+        )
 
 
 def check_vid_free(seen: Links, wanted: Vlan, parent: SeenLink, bpf_holder: str) -> None:

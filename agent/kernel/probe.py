@@ -10,13 +10,15 @@ import ctypes
 import ipaddress
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.core.doors import Lack
 from agent.kernel import links, masquerade
 from agent.kernel.errors import kernel_errors
 from agent.kernel.inside import CLONE_NEWNET
+from agent.kernel.ipip_bpf import BpfTunnels
+from agent.kernel.ipip_kernel import KernelTunnels
 from agent.kernel.links import IFF_UP
 from agent.kernel.netlink import KernelError, Netlink
 from agent.kernel.nft import Nft
@@ -24,32 +26,44 @@ from agent.kernel.vlan_bpf import BpfVlans
 from agent.kernel.vlan_kernel import KernelVlans
 from proto.errors import CaasError
 from proto.marks import Mark
-from proto.model import Masquerade, Vlan
+from proto.model import KIND_IPIP, KIND_VLAN, Ipip, Masquerade, Vlan
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # linux/capability.h
 _MARK = Mark("host", "probe")
 _VLAN = Vlan(name="probe.100", parent="probe", vid=100, mtu=1500, master="", mark=_MARK)
+_IPIP = Ipip(
+    name="probe",
+    local=ipaddress.IPv4Address("192.0.2.1"),
+    remote=ipaddress.IPv4Address("192.0.2.2"),
+    mtu=1480,
+    mark=_MARK,
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def choose_vlan(forced: str) -> str:
-    """ "kernel", "bpf", or "" where it can be neither. *forced* is "auto" or the only one to try."""
-    return next((each for each in _candidates(forced) if _trouble(_REALISATIONS[each]) is None), "")
+def choose(kind: str, forced: str) -> str:
+    """ "kernel", "bpf", or "" where *kind*, a vlan or an ipip, can be neither. *forced* is "auto" or the only one to
+    try."""
+    return next((each for each in _candidates(forced) if _trouble(_REALISATIONS[kind][each]) is None), "")
 
 
-def find_lacks(forced: str) -> list[Lack]:
-    """What is missing, with the command that mends it; empty where a bring-up has all it needs of the kernel."""
+def find_lacks(forced: Mapping[str, str]) -> list[Lack]:
+    """What is missing, with the command that mends it; empty where a bring-up has all it needs of the kernel.
+
+    *forced* is as for `choose`, for each kind.
+    """
     missing = [name for bit, name in _NEEDED_CAPABILITIES.items() if not _has_capability(bit)]
     if missing:
         return [Lack(what=f"the agent lacks {' and '.join(missing)}", mend="run caas-agent as root")]
     found = []
     if (trouble := _trouble(_try_bridge)) is not None:
         found.append(Lack(what=f"bridge: {trouble.message}", mend=trouble.hint or "modprobe bridge"))
-    troubles = {each: _trouble(_REALISATIONS[each]) for each in _candidates(forced)}
-    if None not in troubles.values():
-        texts = [f"by the {each}: {trouble.message}" for each, trouble in troubles.items() if trouble]
-        mends = [trouble.hint or "modprobe 8021q" for trouble in troubles.values() if trouble]
-        found.append(Lack(what=f"vlan devices: {'; '.join(texts)}", mend="; or ".join(dict.fromkeys(mends))))
+    for kind, only in forced.items():
+        troubles = {each: _trouble(_REALISATIONS[kind][each]) for each in _candidates(only)}
+        if None not in troubles.values():
+            texts = [f"by the {each}: {trouble.message}" for each, trouble in troubles.items() if trouble]
+            mends = [trouble.hint or f"modprobe {_MODULES[kind]}" for trouble in troubles.values() if trouble]
+            found.append(Lack(what=f"{kind} devices: {'; '.join(texts)}", mend="; or ".join(dict.fromkeys(mends))))
     if (trouble := _trouble(_try_nft)) is not None:
         found.append(Lack(what=f"nftables: {trouble.message}", mend=trouble.hint or "apt-get install nftables"))
     return found
@@ -122,10 +136,29 @@ def _try_bpf_vlan() -> None:
             vlans.close()
 
 
+def _try_kernel_ipip() -> None:
+    with Netlink() as connection, kernel_errors("make an ipip device", hint="modprobe ipip"):
+        KernelTunnels(connection).create(_IPIP)
+
+
+def _try_bpf_ipip() -> None:
+    with Netlink() as connection:
+        tunnels = BpfTunnels(connection)
+        try:
+            with kernel_errors("make a veth pair with BPF programs", hint="modprobe -a veth sch_ingress cls_bpf"):
+                tunnels.create(links.list_links(connection), _IPIP)
+        finally:
+            tunnels.close()
+
+
 def _try_nft() -> None:
     source = ipaddress.IPv4Network("192.0.2.0/24")
     masquerade.add_masquerade(Nft(), Masquerade(source=source, exempt=(source,), mark=_MARK))
 
 
 _NEEDED_CAPABILITIES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_SYS_ADMIN: "CAP_SYS_ADMIN"}
-_REALISATIONS: dict[str, Callable[[], None]] = {"kernel": _try_kernel_vlan, "bpf": _try_bpf_vlan}
+_MODULES = {KIND_VLAN: "8021q", KIND_IPIP: "ipip"}
+_REALISATIONS: dict[str, dict[str, Callable[[], None]]] = {
+    KIND_VLAN: {"kernel": _try_kernel_vlan, "bpf": _try_bpf_vlan},
+    KIND_IPIP: {"kernel": _try_kernel_ipip, "bpf": _try_bpf_ipip},
+}

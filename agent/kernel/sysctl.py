@@ -17,13 +17,34 @@ QUIET = (
     ("ipv4", "rp_filter", "1"),
 )
 
+#: A tunnel is a way between hosts: packets are forwarded from it, and as a far end may be known by the underlay too, a
+#: source only has to be routed back by some link. The tunnel's own value loosens what `all` says, for it alone.
+TUNNEL = (
+    ("ipv6", "disable_ipv6", "1"),
+    ("ipv4", "rp_filter", "2"),
+    ("ipv4", "forwarding", "1"),
+)
+
+
+def make_way(link: str, *, netns: str | None, tally: Tally) -> None:
+    """Set TUNNEL on *link*."""
+    _set_all(TUNNEL, (link,), netns, tally)
+
+
+def make_gateway(link: str, *, netns: str | None, tally: Tally) -> None:
+    """Forward what comes in by *link*, whatever the host does with other links' packets."""
+    _set_all((("ipv4", "forwarding", "1"),), (link,), netns, tally)
+
 
 def make_quiet(links: tuple[str, ...], *, netns: str | None, tally: Tally) -> None:
     """Set QUIET on *links*, before they are up. A kernel without IPv6 has nothing to set there."""
+    _set_all(QUIET, links, netns, tally)
 
+
+def _set_all(values: tuple[tuple[str, str, str], ...], links: tuple[str, ...], netns: str | None, tally: Tally) -> None:
     def body() -> None:
         for link in links:
-            for family, key, value in QUIET:
+            for family, key, value in values:
                 if (ROOT / family).is_dir():
                     _set(_path(link, family, key), value, tally)
 

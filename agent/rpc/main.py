@@ -32,9 +32,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_common_arguments(parser, state="containers and saved states")
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="sockets and locks; may be on tmpfs")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/caas/images"), metavar="DIR")
-    parser.add_argument(
-        "--vlan", choices=("auto", "kernel", "bpf"), default="auto", help="realisation of vlan devices (auto: probed)"
-    )
+    for kind in ("vlan", "ipip"):
+        parser.add_argument(
+            f"--{kind}",
+            choices=("auto", "kernel", "bpf"),
+            default="auto",
+            help=f"realisation of {kind} devices (auto: probed)",
+        )
     return parser.parse_args(argv)
 
 
@@ -55,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     with (
         LxcDoor(state=options.state, images=options.images) as containers,
         contextlib.closing(ExecDoor(options.state)) as commands,
-        NetlinkDoor(vlan=options.vlan) as kernel,
+        NetlinkDoor(vlan=options.vlan, ipip=options.ipip) as kernel,
     ):
         host = Host(options.name, kernel, containers, SavedStates(options.state / "desired"))
         asyncio.run(_serve(options, host, commands))

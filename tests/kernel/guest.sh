@@ -9,7 +9,7 @@ root=$(mktemp -d)
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro cached "$root" || exit 1
 for folder in proc sys dev run tmp; do mount --rbind "/$folder" "$root/$folder"; done
 mkdir -p /run/caas-test
-export REQUIRE_KINDS=vlan REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
+export REQUIRE_KINDS=vlan,ipip REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
 echo "=== guest: $(uname -r)"
 while [ $# -gt 1 ]; do
 	chroot "$root" /bin/sh -c "cd $repository && exec $python -m pytest -q -p no:cacheprovider --color=no --tb=short \

@@ -12,6 +12,7 @@ from proto.model import Bridge, Vlan
 from tests.support.netns import Site
 
 REALISATIONS = [pytest.param("kernel", marks=pytest.mark.kinds("vlan")), "bpf"]
+TUNNELS = [pytest.param("kernel", marks=pytest.mark.kinds("ipip")), "bpf"]
 MARK = Mark("demo", "cluster")
 
 

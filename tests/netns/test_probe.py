@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agent.kernel import probe, vlan_bpf
+from agent.kernel import ipip_bpf, probe, vlan_bpf
 from agent.kernel.door import NetlinkDoor
 from proto.errors import CaasError, Code
-from proto.model import Vlan
+from proto.model import Ipip, Vlan
 from tests.conftest import kernel_words
 from tests.netns.conftest import MARK
 from tests.support import oracle
 from tests.support.netns import Site, run
+from tests.support.tunnelled import make_tunnel
 
 ASK = """
 import json
 from agent.kernel import probe
-print(json.dumps([probe.choose_vlan("auto"), [[each.what, each.mend] for each in probe.find_lacks("auto")]]))
+lacks = [[each.what, each.mend] for each in probe.find_lacks({"vlan": "auto"})]
+print(json.dumps([probe.choose("vlan", "auto"), lacks]))
 """
 
 
-def test_the_choice_is_what_iproute2_finds() -> None:
-    works = not kernel_words("vlan")
-    assert probe.choose_vlan("auto") == ("kernel" if works else "bpf")
-    assert probe.choose_vlan("kernel") == ("kernel" if works else "")
-    assert probe.choose_vlan("bpf") == "bpf"
-    assert probe.find_lacks("bpf") == []
+@pytest.mark.parametrize("kind", ["vlan", "ipip"])
+def test_the_choice_is_what_iproute2_finds(kind: str) -> None:
+    works = not kernel_words(kind)
+    assert probe.choose(kind, "auto") == ("kernel" if works else "bpf")
+    assert probe.choose(kind, "kernel") == ("kernel" if works else "")
+    assert probe.choose(kind, "bpf") == "bpf"
+    assert probe.find_lacks({kind: "bpf"}) == []
 
 
 def test_probing_leaves_no_trace(site: Site) -> None:
@@ -45,26 +49,36 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def test_objects_that_were_not_compiled_are_named(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
-    monkeypatch.setattr(vlan_bpf, "OBJECT", Path("/nowhere/vlan.bpf.o"))
-    (lack,) = probe.find_lacks("bpf")
+WANTED: dict[str, Vlan | Ipip] = {
+    "vlan": Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1500, master="", mark=MARK),
+    "ipip": make_tunnel(1),
+}
+
+
+@pytest.mark.parametrize(("kind", "module"), [("vlan", vlan_bpf), ("ipip", ipip_bpf)])
+def test_objects_that_were_not_compiled_are_named(
+    monkeypatch: pytest.MonkeyPatch, site: Site, kind: str, module: object
+) -> None:
+    monkeypatch.setattr(module, "OBJECT", Path("/nowhere/any.bpf.o"))
+    (lack,) = probe.find_lacks({kind: "bpf"})
     assert "not compiled" in lack.what
     assert lack.mend == "make bpf"
-    wanted = Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1500, master="", mark=MARK)
-    with NetlinkDoor(netns=site.host, vlan="bpf") as door:
-        assert door.datapath().vlan == ""
-        with pytest.raises(CaasError, match=r"create vlan eth1\.100: .*not compiled") as caught:
+    wanted = WANTED[kind]
+    with NetlinkDoor(netns=site.host, vlan="bpf", ipip="bpf") as door:
+        assert getattr(door.datapath(), kind) == ""
+        with pytest.raises(CaasError, match=rf"create {kind} {re.escape(wanted.name)}: .*not compiled") as caught:
             door.create(wanted)
     assert (caught.value.code, caught.value.hint) == (Code.UNSUPPORTED, "make bpf")
 
 
-def test_a_kernel_without_subinterfaces_is_told_apart() -> None:
-    if not kernel_words("vlan"):
-        assert probe.find_lacks("kernel") == []
+@pytest.mark.parametrize(("kind", "mend"), [("vlan", "modprobe 8021q"), ("ipip", "modprobe ipip")])
+def test_a_kernel_without_the_devices_is_told_apart(kind: str, mend: str) -> None:
+    if not kernel_words(kind):
+        assert probe.find_lacks({kind: "kernel"}) == []
         return
-    (lack,) = probe.find_lacks("kernel")
+    (lack,) = probe.find_lacks({kind: "kernel"})
     assert "Unknown device type" in lack.what
-    assert lack.mend == "modprobe 8021q"
+    assert lack.mend == mend
 
 
 def test_missing_privilege_is_one_lack_with_one_mend() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -77,6 +77,9 @@ class FakeKernel(Failing):
 
     def datapath(self) -> Datapath:
         return Datapath(vlan="kernel")
+
+    def tunnel_drops(self) -> Mapping[str, int]:
+        return {}
 
     def lacks(self) -> Sequence[Lack]:
         return ()

@@ -52,6 +52,11 @@ class Namespaces:
         run(f"ip netns add {full} && ip -n {full} link set lo up{quiet}")
         return full
 
+    def remove(self, full: str) -> None:
+        """One of them, by what `add` returned, so that its name is free again."""
+        self._made.remove(full)
+        run(f"ip netns del {full}")
+
     def close(self) -> None:
         if self._made:
             run("; ".join(f"ip netns del {name}" for name in self._made), check=False)

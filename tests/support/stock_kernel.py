@@ -15,7 +15,7 @@ from pathlib import Path
 CACHE = Path("/var/lib/caas/kernels")
 MODULES = Path("/lib/modules")
 #: Whoever is not here when the guest boots cannot be tested in it.
-NEEDED = ("8021q", "bridge", "veth", "overlay")
+NEEDED = ("8021q", "ipip", "bridge", "veth", "overlay")
 
 
 def prepare(cache: Path = CACHE) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from agent.core.doors import ForeignLink
-from proto.marks import Mark
-from proto.model import Bridge, ClusterHost, Container, HostEntry, HostState, Nic, Vlan
+from proto.marks import HOST, TUNNEL_RULE_PRIORITY, TUNNEL_TABLE, Mark
+from proto.model import Bridge, ClusterHost, Container, HostEntry, HostState, Ipip, Nic, Route, Rule, Vlan
 from proto.names import make_bridge_name, make_port_name, make_vlan_name
 
 TRUNK = ForeignLink(name="eth1", kind="veth", mtu=1500, up=True)
@@ -57,4 +57,16 @@ def make_state(*containers: Container, vid: int = 100, cluster: str = "demo", mt
 def make_desired(*containers: Container, generation: int = 1, cluster: str = "demo", vid: int = 100) -> ClusterHost:
     return ClusterHost(
         cluster=cluster, host="host1", generation=generation, state=make_state(*containers, vid=vid, cluster=cluster)
+    )
+
+
+def make_tunnelled(number: int) -> HostState:
+    """What is shared of a tunnel to the host with that number: the link, its routes and the rule for its far end."""
+    name, remote = f"t192.0.2.{number}", IPv4Address(f"192.0.2.{number}")
+    tunnel = Ipip(name=name, local=IPv4Address("192.0.2.100"), remote=remote, mtu=1480, mark=Mark(HOST, name))
+    far_end, block = IPv4Network(remote), IPv4Network(f"10.9.{number}.0/24")
+    return HostState(
+        links=(tunnel,),
+        routes=(Route(dst=block, dev=name), Route(dst=far_end, dev=name, table=TUNNEL_TABLE)),
+        rules=(Rule(priority=TUNNEL_RULE_PRIORITY, src=block, dst=far_end, table=TUNNEL_TABLE),),
     )

@@ -11,9 +11,9 @@ import pytest
 from agent.host import Host
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
-from proto.model import ClusterHost, Cost
+from proto.model import ClusterHost, Cost, Plan
 from tests.support.fakes import FakeContainers, FakeKernel
-from tests.support.things import TRUNK, make_container, make_desired
+from tests.support.things import TRUNK, make_container, make_desired, make_tunnelled
 
 ignore: dict[str, Callable[[object], None]] = {"on_plan": lambda _: None, "on_done": lambda _: None}
 
@@ -93,6 +93,73 @@ def test_two_clusters_that_want_one_vid_conflict_before_anything(tmp_path: Path)
         apply(host, make_desired(cluster="blue"))
     assert caught.value.code is Code.CONFLICT
     assert kernel.writes == writes
+
+
+def tunnelling(cluster: str, *numbers: int, vid: int) -> ClusterHost:
+    """A cluster with a bridge of its own and tunnels to those hosts."""
+    desired = make_desired(cluster=cluster, vid=vid)
+    for number in numbers:
+        desired = replace(desired, state=desired.state.union(make_tunnelled(number)))
+    return desired
+
+
+def shared(kernel: FakeKernel) -> set[str]:
+    return {name for kind, name in kernel.things if kind not in ("bridge", "vlan")}
+
+
+def names(number: int) -> set[str]:
+    state = make_tunnelled(number)
+    return {thing.name for things in (state.links, state.routes, state.rules) for thing in things}
+
+
+def test_a_tunnel_that_two_clusters_share_is_made_once_and_goes_with_the_last(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, tunnelling("demo", 1, vid=100))
+    assert apply(host, tunnelling("blue", 1, 2, vid=200)).kernel_writes == 2 + len(names(2))
+    assert shared(kernel) == names(1) | names(2)
+    kernel.calls.clear()
+    host.destroy("blue", dry_run=False, **ignore)
+    assert shared(kernel) == names(1)
+    assert all(name not in names(1) | {"lxcbr100", "eth1.100"} for _, name in kernel.calls)
+    host.destroy("demo", dry_run=False, **ignore)
+    assert not kernel.things
+
+
+def test_the_first_of_two_clusters_down_leaves_the_other_s_tunnel(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, tunnelling("demo", 1, 2, vid=100))
+    apply(host, tunnelling("blue", 1, vid=200))
+    changed = replace(tunnelling("demo", 2, vid=100), generation=2)
+    assert apply(host, changed).kernel_writes == 0, "blue still needs what demo does not"
+    host.destroy("demo", dry_run=False, **ignore)
+    assert shared(kernel) == names(1)
+    planned: list[Plan] = []
+    host.destroy("blue", dry_run=True, on_plan=planned.append, on_done=lambda _: None)
+    assert {action.name for action in planned[0]} == names(1) | {"lxcbr200", "eth1.200"}
+
+
+def test_what_another_cluster_lost_is_not_mended_for_it(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, tunnelling("demo", 1, vid=100))
+    (route, _) = make_tunnelled(1).routes
+    del kernel.things["route", route.name]
+    assert apply(host, tunnelling("blue", vid=200)).kernel_writes == 2
+    assert ("route", route.name) not in kernel.things
+    assert [action.name for action in host.plan(tunnelling("demo", 1, vid=100))] == [route.name]
+
+
+def test_a_tunnel_that_no_saved_state_wants_goes_at_the_next_start(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, tunnelling("demo", 1, vid=100))
+    apply(host, make_desired(cluster="blue", vid=200))
+    (stray,) = make_tunnelled(3).links
+    kernel.create(stray)
+    make_host(tmp_path, kernel).restore()
+    assert shared(kernel) == names(1)
 
 
 def test_destroy_removes_forgets_and_succeeds_twice(tmp_path: Path) -> None:

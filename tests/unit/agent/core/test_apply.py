@@ -23,7 +23,9 @@ STEPS = [
 
 
 def run(kernel: FakeKernel, containers: FakeContainers, desired: HostState = WANTED) -> Plan:
-    return apply(kernel, containers, "demo", desired, on_plan=lambda plan: None, on_done=lambda action: None)
+    return apply(
+        kernel, containers, "demo", desired, others=HostState(), on_plan=lambda plan: None, on_done=lambda action: None
+    )
 
 
 def shape(kernel: FakeKernel, containers: FakeContainers) -> object:
@@ -88,7 +90,7 @@ def test_another_clusters_objects_are_not_touched() -> None:
     kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
     other = make_container("other", number=60, cluster="blue", vid=200)
     blue = make_state(other, vid=200, cluster="blue")
-    apply(kernel, containers, "blue", blue, on_plan=lambda plan: None, on_done=lambda action: None)
+    apply(kernel, containers, "blue", blue, others=HostState(), on_plan=lambda plan: None, on_done=lambda action: None)
     run(kernel, containers)
     run(kernel, containers, HostState())
     assert set(containers.containers) == {"blue.other"}

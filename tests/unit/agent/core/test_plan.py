@@ -15,7 +15,7 @@ from agent.core.plan import make_plan, scope
 from proto.errors import CaasError, Code
 from proto.model import HostState, Plan, Verb
 from tests.support.fakes import FakeContainers, FakeKernel
-from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_vlan
+from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_tunnelled, make_vlan
 
 FOREIGN = {TRUNK.name: TRUNK}
 
@@ -120,7 +120,18 @@ def test_scope_leaves_other_clusters_out() -> None:
     both = make_state(make_container()).union(
         make_state(make_container("other", number=51, cluster="blue", vid=200), vid=200, cluster="blue")
     )
-    assert scope(both, "demo") == make_state(make_container())
+    assert scope(both, "demo", desired=HostState(), others=HostState()) == make_state(make_container())
+
+
+def test_scope_has_of_what_is_shared_what_is_desired_or_what_nobody_needs() -> None:
+    mine, theirs, nobodys = (make_tunnelled(number) for number in (1, 2, 3))
+    seen = mine.union(theirs).union(nobodys)
+    scoped = scope(seen, "demo", desired=mine, others=theirs)
+    assert scoped == mine.union(nobodys)
+    assert scope(seen, "demo", desired=mine, others=mine.union(theirs)) == mine.union(nobodys)
+    assert scope(seen, "demo", desired=HostState(), others=seen) == HostState()
+    foreign = replace(mine.routes[0], dev="eth1")
+    assert scope(HostState(routes=(foreign,)), "demo", desired=HostState(), others=HostState()) == HostState()
 
 
 def test_two_clusters_that_want_one_bridge_conflict() -> None:

@@ -70,9 +70,17 @@ class Dumping:
     via=st.none() | addresses,
     src=st.none() | addresses,
     table=st.integers(1, 2**32 - 1),
+    encap=st.none() | addresses,
 )
-def test_routes(batch: IPBatch, dst: IPv4Network, via: IPv4Address | None, src: IPv4Address | None, table: int) -> None:
-    route = Route(dst=dst, dev="eth1", via=via, src=src, table=table)
+def test_routes(
+    batch: IPBatch,
+    dst: IPv4Network,
+    via: IPv4Address | None,
+    src: IPv4Address | None,
+    table: int,
+    encap: IPv4Address | None,
+) -> None:
+    route = Route(dst=dst, dev="eth1", via=via, src=src, table=table, encap=encap)
     message = sent(batch, layer3._route_request("add", route, 7))
     assert message["scope"] == (0 if via else 253)
     assert layer3.list_routes(Dumping(message), SEEN) == [route]  # type: ignore[arg-type]

@@ -1,0 +1,188 @@
+"""nft's part of the tunnels: table `ip caas_ipip`, there while there is a tunnel of either realisation.
+
+It stands before anything else looks at a packet, above all before fragments are put together (linux/netfilter_ipv4.h:
+-400). What a far end of the kernel's own tunnels sends is checked here whatever link it comes by; what the BPF programs
+took is not seen any more. A rule's comment ends in a digest of its text, so that a table that was cut or extended is
+told from a whole one without comparing nft's own spelling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from agent.kernel.nft import Nft
+from agent.kernel.tunnel_sources import (
+    BARE,
+    FRAGMENT,
+    MALFORMED,
+    NESTED,
+    OPTIONS,
+    OWN_SOURCE,
+    REMOTE,
+    SOURCE,
+    Ends,
+    Taken,
+)
+from proto.marks import HOST, Mark
+
+FAMILY, TABLE = "ip", "caas_ipip"
+COUNTERS = {
+    REMOTE: "remote",
+    SOURCE: "source",
+    OWN_SOURCE: "own_source",
+    FRAGMENT: "fragment",
+    OPTIONS: "options",
+    NESTED: "nested",
+    BARE: "bare",
+    MALFORMED: "malformed",
+}
+IPIP = 4
+_SADDR_BIT = 96  # of the inner header, which is to nft where a transport header would be
+Chains = Mapping[str, tuple[str, ...]]
+_HOOKS = {
+    "arrive": "type filter hook prerouting priority -450; policy accept;",
+    "onward": "type filter hook forward priority -150; policy accept;",
+}
+
+
+def make_chains(
+    taken: Taken, *, tunnels: Sequence[str], kernels: Sequence[Ends], locals_: Iterable[IPv4Address]
+) -> Chains:
+    """The rules. *tunnels* are the names of all tunnels, *kernels* the far ends whose packets the kernel's own take,
+    *locals_* the addresses at this end of any tunnel."""
+    if not tunnels:
+        return {}
+    names = _braces(f'"{name}"' for name in sorted(tunnels))
+    clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    return {
+        "arrive": (
+            f"ip protocol {IPIP} ip daddr {_braces(sorted(set(locals_)))} goto outer",
+            'iifname "lo" accept',
+            f"iifname {names} accept",
+            *([f"ip saddr {_braces(taken.blocks)} {_drop(BARE)}"] if taken.blocks else []),
+            *(
+                [f"ip saddr {_braces(taken.peers)} ip daddr {_braces(taken.own)} {_drop(BARE)}"]
+                if taken.peers and taken.own
+                else []
+            ),
+        ),
+        # Whom nobody knows the kernel answers itself, unless somebody else's tunnel takes it.
+        "outer": (
+            *([f"ip daddr . ip saddr vmap {_braces(map(_jump, kernels))}"] if kernels else []),
+            f"counter name {COUNTERS[REMOTE]}",
+        ),
+        **({"header": tuple(_header(taken.own))} if kernels else {}),
+        **{_chain(ends): ("jump header", *_sources(taken.sources[ends])) for ends in kernels},
+        "onward": (
+            f"oifname {names} ip protocol {IPIP} {_drop(NESTED)}",
+            f"oifname {names} {clamp}",
+            f"iifname {names} {clamp}",
+        ),
+    }
+
+
+def close_unknown(chains: Chains) -> Chains:
+    """*chains* where a tunnel of the kernel's own takes packets from anyone: those that nobody knows are dropped."""
+    return {**chains, "outer": (*chains["outer"][:-1], _drop(REMOTE))}
+
+
+class TunnelRules:
+    """The table in the namespace that *nft* works in."""
+
+    def __init__(self, nft: Nft) -> None:
+        self._nft = nft
+
+    def is_as(self, chains: Chains) -> bool:
+        """Whether the table has exactly these chains with exactly these rules, or is not there where none is."""
+        return self._seen() == _comments(chains)
+
+    def make(self, chains: Chains) -> None:
+        """Make the table so, in one transaction that keeps its counters; remove it where there are no chains."""
+        seen = self._seen()
+        if seen == _comments(chains):
+            return
+        place = f"{FAMILY} {TABLE}"
+        lines = [f"add table {place}"]
+        if chains:
+            lines += [f"add counter {place} {name}" for name in COUNTERS.values()]
+            lines.append(f"flush table {place}")
+            lines += [f"delete chain {place} {name}" for name in seen if name not in chains]
+            # One that is gone to has to be there first.
+            for name in sorted(chains, key=lambda each: each in _HOOKS):
+                lines.append(f"add chain {place} {name} {{ {_HOOKS.get(name, '')} }}")
+            for name in sorted(chains, key=lambda each: each in _HOOKS):
+                for rule, comment in zip(chains[name], _comments(chains)[name], strict=True):
+                    lines.append(f'add rule {place} {name} {rule} comment "{comment}"')
+        else:
+            lines.append(f"delete table {place}")
+        self._nft.change_by_script("\n".join([*lines, ""]), what=f"set the rules of nft table {place}")
+
+    def drops(self) -> dict[str, int]:
+        """Packets by reason since the table was made; all 0 where it is not there."""
+        reasons = {name: reason for reason, name in COUNTERS.items()}
+        found = dict.fromkeys(COUNTERS, 0)
+        for item in self._nft.list_table(FAMILY, TABLE):
+            if counter := item.get("counter"):
+                found[reasons[counter["name"]]] = int(counter["packets"])
+        return found
+
+    def _seen(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for item in self._nft.list_table(FAMILY, TABLE):
+            if chain := item.get("chain"):
+                found[chain["name"]] = []
+            elif rule := item.get("rule"):
+                found[rule["chain"]].append(rule.get("comment", ""))
+        return found
+
+
+def _comments(chains: Chains) -> dict[str, list[str]]:
+    return {
+        name: [str(Mark(HOST, f"ipip-{hashlib.sha256(f'{name} {rule}'.encode()).hexdigest()[:12]}")) for rule in rules]
+        for name, rules in chains.items()
+    }
+
+
+def _header(own: Iterable[IPv4Network]) -> Iterable[str]:
+    """What every outer header, and the inner one that follows it, has to be like. The checksums the kernel checks."""
+    yield f"ip hdrlength != 5 {_drop(OPTIONS)}"
+    yield f"ip frag-off & 0x3fff != 0 {_drop(FRAGMENT)}"
+    yield f"ip length < 40 {_drop(MALFORMED)}"
+    yield f"@th,0,4 != 4 {_drop(MALFORMED)}"
+    yield f"@th,4,4 < 5 {_drop(MALFORMED)}"
+    yield f"@th,72,8 {IPIP} {_drop(NESTED)}"
+    # Congestion on the way of a packet whose ends know nothing of it (RFC 6040, figure 4).
+    yield f"ip ecn ce @th,14,2 0 {_drop(MALFORMED)}"
+    for network in own:
+        yield f"{_comes_from(network)}{_drop(OWN_SOURCE)}"
+
+
+def _sources(networks: Iterable[IPv4Network]) -> Iterable[str]:
+    for network in networks:
+        yield f"{_comes_from(network)}accept"
+    yield _drop(SOURCE)
+
+
+def _comes_from(network: IPv4Network) -> str:
+    length = network.prefixlen
+    return f"@th,{_SADDR_BIT},{length} {int(network.network_address) >> (32 - length):#x} " if length else ""
+
+
+def _drop(reason: str) -> str:
+    return f"counter name {COUNTERS[reason]} drop"
+
+
+def _jump(ends: Ends) -> str:
+    local, remote = ends
+    return f"{local} . {remote} : goto {_chain(ends)}"
+
+
+def _chain(ends: Ends) -> str:
+    local, remote = ends
+    return f"from_{remote}_to_{local}"
+
+
+def _braces(items: Iterable[object]) -> str:
+    return f"{{ {', '.join(map(str, items))} }}"

@@ -1,0 +1,74 @@
+"""What may come out of the tunnels of a host, derived from its routes: pure, and the same for both realisations.
+
+Whoever a route of ours sends packets to by a tunnel may answer by it, and nobody else. So there is nothing to
+configure, and a tunnel whose routes are gone takes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+
+from proto.model import Address, Ipip, Route
+from proto.model.network import TABLE_MAIN
+
+#: Why a packet is not taken, in the order in which the reasons are shown.
+REMOTE = "unknown remote"
+SOURCE = "source outside the remote's block"
+OWN_SOURCE = "source of our own block"
+FRAGMENT = "outer fragment"
+OPTIONS = "outer options"
+NESTED = "ipip in ipip"
+BARE = "bare inner packet"
+CHECKSUM = "wrong checksum"
+MALFORMED = "malformed"
+REASONS = (REMOTE, SOURCE, OWN_SOURCE, FRAGMENT, OPTIONS, NESTED, BARE, CHECKSUM, MALFORMED)
+#: Our address and that of the far end.
+Ends = tuple[IPv4Address, IPv4Address]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What is taken from whom.
+
+    `sources` has the inner sources of each far end, `names` the tunnel that they come out of; `own` are this host's
+    own blocks. Packets from `blocks` come by a tunnel or not at all; those from `peers`, which are known by the
+    underlay too, only where they go to a block of our own.
+    """
+
+    sources: dict[Ends, tuple[IPv4Network, ...]]
+    names: dict[Ends, str]
+    own: tuple[IPv4Network, ...]
+    blocks: tuple[IPv4Network, ...]
+    peers: tuple[IPv4Network, ...]
+
+
+def find_taken(tunnels: Iterable[Ipip], routes: Iterable[Route], own: Iterable[Address]) -> Taken:
+    """*own* are the addresses on links of ours that are no tunnels."""
+    by_name = {tunnel.name: tunnel for tunnel in tunnels}
+    sources: dict[Ends, set[IPv4Network]] = {}
+    names: dict[Ends, str] = {}
+    # Between two hosts there may be a tunnel of their own and one that leads to any: what comes is the former's.
+    for tunnel in sorted(by_name.values(), key=lambda each: each.name):
+        if tunnel.remote is not None:
+            sources[tunnel.local, tunnel.remote] = set()
+            names[tunnel.local, tunnel.remote] = tunnel.name
+    blocks: set[IPv4Network] = set()
+    peers: set[IPv4Network] = set()
+    for route in routes:
+        through = by_name.get(route.dev)
+        remote = (through.remote or route.encap) if through else None
+        if through is None or remote is None:
+            continue
+        names.setdefault((through.local, remote), through.name)
+        sources.setdefault((through.local, remote), set()).add(route.dst)
+        if route.dst.prefixlen:
+            (blocks if route.table == TABLE_MAIN else peers).add(route.dst)
+    return Taken(
+        sources={ends: tuple(sorted(found)) for ends, found in sorted(sources.items())},
+        names=names,
+        own=tuple(collapse_addresses(address.address.network for address in own)),
+        blocks=tuple(collapse_addresses(blocks)),
+        peers=tuple(collapse_addresses(peers)),
+    )
