@@ -272,7 +272,9 @@ def test_no_secret_is_on_a_command_line_or_in_a_readable_file(demonstration: Dem
 def test_verify_and_test_find_all_well(demonstration: Demonstration) -> None:
     verified = demonstration.document("verify", "demo", "--json")
     assert verified["ok"]
-    assert {"from": "ubuntu012", "to": "gateway", "ok": True} in verified["pairs"]
+    well = {(pair["from"], pair["to"]) for pair in verified["pairs"] if pair["ok"] and pair["mtu"]}
+    both = {"ubuntu011", "ubuntu012"}
+    assert well == {(one, other) for one in both for other in (both | {"gateway"}) - {one}}
     demonstration.caas("test", "demo")
 
 
