@@ -235,14 +235,19 @@ class BpfTunnels:
         """The links that packets of the far ends may come by: those that lead there, and those with our addresses."""
         nears = {pair.near.name for pair in self._pairs(seen)}
         ends = [each for each, name in taken.names.items() if name in nears]
-        places = {layer3.find_out_link(self._connection, remote, src=local) for local, remote in ends}
         locals_ = {local for local, _ in ends}
-        places |= {
-            seen.by_name[each.thing.link].index
+        ethernet = {link.name: link.index for link in self._ethernet(seen)}
+        near = {
+            each.thing.address: ethernet[each.thing.link]
             for each in layer3.list_addresses(self._connection, seen)
-            if each.thing.address.ip in locals_
+            if each.thing.link in ethernet
         }
-        return places & {link.index for link in self._ethernet(seen)}
+        places = {index for address, index in near.items() if address.ip in locals_}
+        for local, remote in ends:
+            # Asking the kernel for each of many far ends takes its time, and most are neighbours.
+            neighbours = {index for address, index in near.items() if remote in address.network}
+            places |= neighbours or {layer3.find_out_link(self._connection, remote, src=local)}
+        return places & set(ethernet.values())
 
     @staticmethod
     def _ethernet(seen: Links) -> list[SeenLink]:
