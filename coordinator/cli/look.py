@@ -12,6 +12,7 @@ from coordinator.cli.client import Coordinator
 from coordinator.cli.options import JSON, NAME, with_coordinator
 from coordinator.cli.output import Document, print_document, print_table, show_seconds, show_size
 from coordinator.cli.progress import follow, parse_document
+from coordinator.reach import make_matrix
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
 
@@ -140,10 +141,11 @@ def test(coordinator: Coordinator, name: str) -> None:
 def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
     outcome = follow(events)
     document = parse_document(outcome)
-    failed = [*outcome.failed]
-    failed += [f"{pair['from']} does not reach {pair['to']}" for pair in document.get("pairs", ()) if not pair["ok"]]
+    failed = [*outcome.failed, *document.get("problems", ())]
     if as_json:
         print_document(document)
+    elif pairs := document.get("pairs"):
+        click.echo(f"{make_matrix(pairs)}\n")
     if failed or document.get("ok") is False:
         raise CaasError(Code.FAILED, f"not as it should be: {'; '.join(failed) or 'see above'}")
     if not as_json:

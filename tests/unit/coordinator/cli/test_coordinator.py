@@ -265,17 +265,20 @@ def test_status_of_all(caas: Any) -> None:
 def test_verify(caas: Any) -> None:
     well = {"cluster": "demo", "ok": True, "pairs": [{"from": "a", "to": "b", "ok": True}], "computes_up": 1}
     caas.coordinator.events["Verify"] = [_event(pb.Event.DONE, "reach"), _summary(**well)]
-    assert caas.run("verify", "demo").exit_code == 0
+    shown = caas.run("verify", "demo")
+    assert (shown.exit_code, shown.stdout.splitlines()[:3]) == (0, ["        1  2", "  1  a     .", "  2  b"])
     result = caas.run("verify", "demo", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, well)
 
 
 def test_verify_that_finds_something(caas: Any) -> None:
-    ill = {"cluster": "demo", "ok": False, "pairs": [{"from": "a", "to": "b", "ok": False}], "computes_up": 1}
+    pairs = [{"from": "a", "to": "b", "ok": False, "cause": "no answer"}]
+    ill = {"cluster": "demo", "ok": False, "pairs": pairs, "problems": ["a to b: no answer"], "computes_up": 1}
     caas.coordinator.events["Verify"] = [_event(pb.Event.DONE, "reach"), _summary(**ill)]
     result = caas.run("verify", "demo", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, ill)
-    assert "a does not reach b" in result.stderr
+    assert "a to b: no answer" in result.stderr
+    assert "  1  a     x" in caas.run("verify", "demo").stdout.splitlines()
 
 
 def test_test(caas: Any) -> None:
