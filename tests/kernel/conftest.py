@@ -1,0 +1,70 @@
+"""The guest begins when the tests with nova are over and is asked last: it needs a core for minutes, and no waiting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.guest import Guest
+
+HERE = Path(__file__).parent
+#: What each realisation carries in full; of what becomes of it all that is about the kernel's, and the core of ours,
+#: the rest of which runs natively: emulation is slow.
+_LIFE = "frames or kernel or side_by_side or two_processes or removal or restarted or another_vid or tcp"
+_TUNNEL = "kernel and (frames or wanted or removal or whole or any_far_end or understand)"
+RUNS = {
+    "vlan": ["tests/netns/test_vlan_frames.py", "tests/netns/test_vlan_life.py", "-k", _LIFE],
+    "ipip": ["tests/netns/test_ipip_frames.py", "tests/netns/test_ipip_life.py", "-k", _TUNNEL],
+    # One container from beginning to end, in files that can be run alone.
+    "container": ["tests/lxc/test_cgroup_v2_smoke.py"],
+}
+_guest = pytest.StashKey[Guest]()
+
+
+def _is_here(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(HERE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_is_here)  # stable: everything else stays in its order
+
+
+def start(config: pytest.Config) -> Guest:
+    """The guest of this run, started when first asked for."""
+    if config.stash.get(_guest, None) is None:
+        config.stash[_guest] = Guest(RUNS)
+    return config.stash[_guest]
+
+
+class Early:
+    """Starts the guest before its tests are due."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if "e2e" not in item.path.parts:
+            start(self._config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if os.geteuid() == 0 and not session.config.option.collectonly and any(map(_is_here, session.items)):
+        session.config.pluginmanager.register(Early(session.config))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (guest := session.config.stash.get(_guest, None)) is not None:
+        guest.stop()
+
+
+@pytest.fixture(scope="session")
+def said(pytestconfig: pytest.Config) -> str:
+    """All that the guest said."""
+    return start(pytestconfig).said()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "guest_run" in metafunc.fixturenames:
+        metafunc.parametrize("guest_run", RUNS)

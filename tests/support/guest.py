@@ -1,0 +1,96 @@
+"""A guest with Debian's own kernel, under emulation, in the background: one core works for it while tests wait."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.support.stock_kernel import prepare
+
+ROOT = Path(__file__).parents[2]
+LOG = ROOT / "build" / "kernel-guest.log"
+#: Under emulation on two busy cores; alone on the machine it takes a fraction of it.
+DEADLINE_SECONDS = 1500
+_CACHED_EXPORT = (
+    "-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap "
+    "-device virtio-9p-pci,fsdev=cached,mount_tag=cached"
+)
+
+
+class Guest:
+    """Runs tests/kernel/guest.sh with *runs* (name -> pytest's arguments) in a guest; what it says goes to LOG."""
+
+    def __init__(self, runs: Mapping[str, Sequence[str]]) -> None:
+        self._runs = runs
+        self._failure = ""
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="guest", daemon=True)
+        self._thread.start()
+
+    def said(self) -> str:
+        """All that it said, once it has ended. AssertionError where it could not be started."""
+        self._thread.join()
+        assert not self._failure, self._failure
+        return LOG.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End it now, with all its processes."""
+        self._stopped = True
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._run(_command(self._runs))
+        except (RuntimeError, OSError) as exc:
+            self._failure = f"no stock kernel: {exc}"
+
+    def _run(self, command: list[str]) -> None:
+        """In a session of its own, its output through a pipe into the log, all of it ended at the deadline."""
+        LOG.parent.mkdir(exist_ok=True)
+        with LOG.open("wb") as log:
+            running = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PATH": _path()},
+                start_new_session=True,
+            )
+            assert running.stdout
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            try:
+                os.set_blocking(running.stdout.fileno(), False)
+                while running.poll() is None and time.monotonic() < deadline and not self._stopped:
+                    log.write(running.stdout.read() or b"")
+                    log.flush()
+                    time.sleep(0.2)
+                log.write(running.stdout.read() or b"")
+            finally:
+                if running.poll() is None:
+                    os.killpg(running.pid, signal.SIGKILL)
+                    running.wait()
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def _command(runs: Mapping[str, Sequence[str]]) -> list[str]:
+    image = prepare()
+    for tool, mend in (("vng", "make venv"), ("qemu-system-x86_64", "apt-get install qemu-system-x86")):
+        if shutil.which(tool, path=_path()) is None:
+            raise RuntimeError(f"{tool} is not there: {mend}")
+    guest = ["sh", str(ROOT / "tests/kernel/guest.sh"), str(ROOT), sys.executable]
+    guest += [word for name, arguments in runs.items() for word in (name, shlex.join(arguments))]
+    command = ["vng", "--verbose", "--run", str(image), "--disable-kvm", "--cpus", "2", "--memory", "2G"]
+    command += ["--append", "quiet", "--append", "loglevel=1", f"--qemu-opts={_CACHED_EXPORT}", "--"]
+    # vng joins the words of its command with blanks.
+    return [*command, shlex.join(guest)]
