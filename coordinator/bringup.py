@@ -42,7 +42,6 @@ class Prepared:
     """What was found and what follows from it: nothing has been changed yet."""
 
     file: ClusterFile
-    content: bytes
     record: Record
     survey: Survey
     compiled: Compiled
@@ -86,7 +85,6 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
     secrets = Secrets.from_dict(json.loads(record.secrets))
     return Prepared(
         file=file,
-        content=request.content,
         record=record,
         survey=found,
         compiled=compiled,

@@ -37,10 +37,6 @@ class Reach:
 
     pairs: tuple[Pair, ...]
 
-    @property
-    def ok(self) -> bool:
-        return all(pair.ok for pair in self.pairs)
-
 
 def targets_of(containers: Sequence[Container]) -> tuple[Target, ...]:
     """Whom each container should reach: all others of its subnet, and its gateway where it has one."""

@@ -24,15 +24,11 @@ HEADERS = 28  # IPv4 and ICMP
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data)) if len(data) % 2 == 0 else checksum_odd(data)
+    """RFC 1071; an odd last byte counts with a zero byte after it."""
+    padded = data + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
-
-
-def checksum_odd(data: bytes) -> int:
-    """The sum of *data* with a zero byte after it."""
-    return sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0"))
 
 
 def make_request(own: str, number: int, size: int) -> bytes:
