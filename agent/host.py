@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from agent.core.apply import apply, plan_cluster
 from agent.core.doors import ContainerDoor, KernelDoor, Lack, ObservedContainer, ObservedNetwork
+from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
 from proto.model import Action, ClusterHost, Container, Cost, HostState, Plan, Verb
@@ -40,6 +41,10 @@ class Host:
         """What this machine lacks, for *desired* if given."""
         wanted = desired.state.containers if desired else ()
         return [*self.kernel.lacks(), *self.containers.lacks(wanted)]
+
+    def taken(self, cluster: str, network: ObservedNetwork) -> Taken:
+        """What *cluster* must keep away from here."""
+        return find_taken(network.foreign, self._others(cluster))
 
     def plan(self, desired: ClusterHost) -> Plan:
         """What Apply would do; changes nothing."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf import json_format
 
 from coordinator.compiling import Compiled, compile_cluster
-from coordinator.config import ClusterFile, load_bytes
+from coordinator.config import ClusterFile
 from coordinator.fleet import AgentShell, Fleet, NatBoxClient
 from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.journal import Journal, Record
@@ -24,11 +24,12 @@ from coordinator.known import site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
 from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses, check_restarts
 from coordinator.progress import Progress
+from coordinator.reading import Reading
 from coordinator.runner import pending_steps, run_steps
+from coordinator.staging import at_generation, find_new_clones, steps_before, without_clones
 from coordinator.steps import Step
 from coordinator.survey import Survey, gather_all, survey
 from coordinator.teardown import holders_of
-from proto import coordinator_pb2 as pb
 from proto import types_pb2
 from proto.model import ClusterHost, GatewayTable
 from proto.wire import cluster_host_to_wire, gateway_table_to_wire
@@ -39,7 +40,10 @@ WAS_UP = ("up", "changing", "broken")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What was found and what follows from it: nothing has been changed yet."""
+    """What was found and what follows from it: nothing has been changed yet.
+
+    `clones` are those that are to be made; `first` has their hosts as they are to be before that.
+    """
 
     file: ClusterFile
     record: Record
@@ -49,6 +53,8 @@ class Prepared:
     behind: tuple[str, ...]
     steps: tuple[Step, ...]
     api_shell: AgentShell
+    clones: frozenset[str] = frozenset()
+    first: Mapping[str, ClusterHost] = field(default_factory=dict)
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -61,9 +67,9 @@ class Prepared:
         return self.compiled.natbox is not None and bool(self.actions.get(NATBOX) or NATBOX in self.behind)
 
 
-async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Prepared:
+async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
     """Look at everything and decide; raises every reason not to begin."""
-    file = load_bytes(request.content, file=request.file_name, name=request.name)
+    file = reading.file
     file.check_deployable()
     record = journal.find(file.name)
     found = await survey(fleet, file, journal.holders(file.name))
@@ -74,14 +80,20 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
     }
     site = site_of(file, dict(compiled.hosts))
     api_shell = shells[site.holder(Role.NOVA_API).hostname]
+    actions = await _plan(found, compiled)
+    first: Mapping[str, ClusterHost] = {}
+    if clones := find_new_clones(compiled, actions):
+        generation = max(found.generation(), record.generation if record else 0) + 1
+        first = without_clones(compiled, clones, generation=generation)
+        compiled = at_generation(compiled, generation + 1)
     record = replace(
         record or await _new_record(file, found, api_shell),
         generation=_generation_of(compiled),
-        file=request.content,
-        file_name=request.file_name,
+        file=reading.content,
+        file_name=reading.file_name,
+        surroundings=reading.surroundings_json,
         remembered=_desired_json(compiled),
     )
-    actions = await _plan(found, compiled)
     secrets = Secrets.from_dict(json.loads(record.secrets))
     return Prepared(
         file=file,
@@ -92,12 +104,14 @@ async def prepare(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> Pr
         behind=_behind(found, compiled),
         api_shell=api_shell,
         steps=(KeepSecrets(api_shell, secrets), *make_steps(site, shells, secrets)),
+        clones=clones,
+        first=first,
     )
 
 
-async def plan(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> dict[str, Any]:
+async def plan(fleet: Fleet, journal: Journal, reading: Reading) -> dict[str, Any]:
     """The document of `caas plan`: pending work only."""
-    prepared = await prepare(fleet, journal, request)
+    prepared = await prepare(fleet, journal, reading)
     await check_lacks(prepared.survey, prepared.compiled)
     pending = await pending_steps(prepared.steps)
     left = {step.id for step in pending}
@@ -112,16 +126,21 @@ async def plan(fleet: Fleet, journal: Journal, request: pb.FileRequest) -> dict[
     }
 
 
-async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Progress) -> dict[str, Any]:
-    """Bring the cluster of *request* to what its file says; returns the summary."""
+async def up(
+    fleet: Fleet, journal: Journal, reading: Reading, progress: Progress, *, remove: bool, restart: bool
+) -> dict[str, Any]:
+    """Bring the cluster of *reading* to what its file says; returns the summary.
+
+    REFUSED where that would remove or restart what is there, unless *remove* or *restart* allows it.
+    """
     began = time.monotonic()
     phases: dict[str, float] = {}
     progress.phase = "look"
     async with progress.step("look", "look at hosts, preflight"):
-        prepared = await prepare(fleet, journal, request.file)
-        check_losses(prepared.actions, remove=request.remove, restart=request.restart)
+        prepared = await prepare(fleet, journal, reading)
+        check_losses(prepared.actions, remove=remove, restart=restart)
         was_up = prepared.record.state in WAS_UP
-        if was_up and not request.restart:
+        if was_up and not restart:
             await check_restarts(prepared.steps)
         if prepared.host_names or prepared.natbox_pending:
             await check_lacks(prepared.survey, prepared.compiled)
@@ -131,10 +150,18 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     journal.hold(prepared.file.name, holders_of(prepared.file))
     journal.save(replace(prepared.record, state="changing" if was_up else "deploying"))
     try:
-        writes = await _apply_hosts(prepared, progress)
-        phases["hosts"] = time.monotonic() - began - sum(phases.values())
+        writes = {"kernel": 0, "containers": 0}
+        ran: tuple[str, ...] = ()
+        if prepared.clones:
+            await _apply_first(prepared, progress, writes)
+            phases["hosts"] = time.monotonic() - began - sum(phases.values())
+            progress.phase = "nova"
+            ran = await run_steps(steps_before(prepared.steps, prepared.clones), progress)
+            phases["sources"] = time.monotonic() - began - sum(phases.values())
+        await _apply_hosts(prepared, progress, writes)
+        phases["clones" if prepared.clones else "hosts"] = time.monotonic() - began - sum(phases.values())
         progress.phase = "nova"
-        ran = await run_steps(prepared.steps, progress)
+        ran += await run_steps(prepared.steps, progress)
         phases["nova"] = time.monotonic() - began - sum(phases.values())
     except BaseException:
         journal.save(replace(prepared.record, state="broken" if was_up else "failed"))
@@ -152,13 +179,25 @@ async def up(fleet: Fleet, journal: Journal, request: pb.UpRequest, progress: Pr
     }
 
 
-async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]:
-    """Every host and NATBox that is behind, at once. Returns the changing calls they made.
+async def _apply_first(prepared: Prepared, progress: Progress, writes: dict[str, int]) -> None:
+    """The hosts that clones are to be made on, without these."""
+    progress.phase = "hosts"
+
+    async def apply(name: str, desired: ClusterHost) -> None:
+        client = prepared.survey.hosts[name].agent
+        actions = await client.plan(desired)
+        async with progress.step(f"apply:{name}:sources", _title(name, actions)):
+            _count(writes, await client.apply(desired, _ignore))
+
+    await gather_all([apply(name, desired) for name, desired in prepared.first.items()])
+
+
+async def _apply_hosts(prepared: Prepared, progress: Progress, writes: dict[str, int]) -> None:
+    """Every host and NATBox that is behind, at once. The changing calls they make are added to *writes*.
 
     Who is not in the file any more is asked to remove everything, and forgotten when it has.
     """
     progress.phase = "hosts"
-    writes = {"kernel": 0, "containers": 0}
     file, cluster = prepared.file, prepared.file.name
 
     async def apply_host(name: str) -> None:
@@ -169,8 +208,7 @@ async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]
             else:
                 result = await client.destroy(cluster, _ignore)
                 progress.journal.let_go(cluster, name)
-        writes["kernel"] += result.kernel_writes
-        writes["containers"] += result.container_writes
+        _count(writes, result)
 
     async def apply_natbox(client: NatBoxClient, table: GatewayTable) -> None:
         async with progress.step(f"apply:{NATBOX}", _title(NATBOX, prepared.actions.get(NATBOX, ()))):
@@ -179,7 +217,7 @@ async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]
             else:
                 result = await client.destroy(cluster, _ignore)
                 progress.journal.let_go(cluster, HOLDER_NATBOX)
-        writes["kernel"] += result.kernel_writes
+        _count(writes, result)
 
     work = [apply_host(name) for name in prepared.host_names]
     if prepared.natbox_pending and prepared.survey.natbox and prepared.compiled.natbox:
@@ -187,7 +225,11 @@ async def _apply_hosts(prepared: Prepared, progress: Progress) -> dict[str, int]
     await gather_all(work)
     for name in set(prepared.survey.hosts) - set(prepared.compiled.hosts):
         progress.journal.let_go(cluster, name)  # it was asked, and has nothing
-    return writes
+
+
+def _count(writes: dict[str, int], result: types_pb2.ApplyEvent.Result) -> None:
+    writes["kernel"] += result.kernel_writes
+    writes["containers"] += result.container_writes
 
 
 def _title(name: str, actions: Sequence[types_pb2.Action]) -> str:

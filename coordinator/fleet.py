@@ -31,9 +31,9 @@ class AgentClient:
         self.host = host
         self._stub = agent_pb2_grpc.NodeAgentStub(channel)
 
-    async def probe(self, desired: ClusterHost | None = None) -> agent_pb2.ProbeReply:
-        """What the host is and lacks; with *desired*, also what that needs."""
-        request = agent_pb2.ProbeRequest(desired=cluster_host_to_wire(desired) if desired else None)
+    async def probe(self, desired: ClusterHost | None = None, *, cluster: str = "") -> agent_pb2.ProbeReply:
+        """What the host is and lacks; with *desired*, also what that needs. What *cluster* has is not taken."""
+        request = agent_pb2.ProbeRequest(cluster=cluster, desired=cluster_host_to_wire(desired) if desired else None)
         return await call(self._stub.Probe(request, timeout=LOOK), self.host)
 
     async def observe(self, cluster: str) -> agent_pb2.ObserveReply:

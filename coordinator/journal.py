@@ -17,7 +17,8 @@ from pathlib import Path
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clusters (
     name TEXT PRIMARY KEY, state TEXT NOT NULL, generation INTEGER NOT NULL, file_name TEXT NOT NULL,
-    file BLOB NOT NULL, remembered TEXT NOT NULL, secrets TEXT NOT NULL, updated REAL NOT NULL
+    file BLOB NOT NULL, remembered TEXT NOT NULL, secrets TEXT NOT NULL, updated REAL NOT NULL,
+    surroundings TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL,
@@ -28,6 +29,9 @@ CREATE TABLE IF NOT EXISTS holders (
 );
 CREATE INDEX IF NOT EXISTS entries_of_cluster ON entries (cluster, id);
 """
+#: What clusters has that a journal of an older version may lack.
+_SURROUNDINGS = "ALTER TABLE clusters ADD COLUMN surroundings TEXT NOT NULL DEFAULT '{}'"
+_COLUMNS = "name, state, generation, file_name, file, remembered, secrets, surroundings"
 #: NATBox among the holders: no host can be called so.
 NATBOX = ":natbox"
 #: Entries kept for each cluster: the last runs, for `caas logs`.
@@ -38,6 +42,7 @@ ENTRIES_KEPT = 2000
 class Record:
     """A cluster as the journal knows it.
 
+    `surroundings`: what `file` was read with (coordinator.config.Surroundings), as JSON.
     `state`: deploying, then up or failed; once it was up: changing, then up or broken; removing.
     """
 
@@ -48,6 +53,7 @@ class Record:
     file: bytes
     remembered: str
     secrets: str
+    surroundings: str = "{}"
 
     def __repr__(self) -> str:
         return f"Record({self.name!r}, {self.state!r}, generation {self.generation})"
@@ -79,6 +85,9 @@ class Journal:
         # Secrets of clusters that are gone do not stay in free pages.
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(clusters)")}
+        if "surroundings" not in columns:
+            self._db.execute(_SURROUNDINGS)
 
     def close(self) -> None:
         """Give the file back."""
@@ -88,25 +97,20 @@ class Journal:
     def clusters(self) -> list[Record]:
         """Every cluster, by name."""
         with self._lock:
-            rows = self._db.execute(
-                "SELECT name, state, generation, file_name, file, remembered, secrets FROM clusters ORDER BY name"
-            ).fetchall()
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM clusters ORDER BY name").fetchall()
         return [_record(row) for row in rows]
 
     def find(self, name: str) -> Record | None:
         """The cluster *name*, or None."""
         with self._lock:
-            row = self._db.execute(
-                "SELECT name, state, generation, file_name, file, remembered, secrets FROM clusters WHERE name = ?",
-                (name,),
-            ).fetchone()
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM clusters WHERE name = ?", (name,)).fetchone()
         return _record(row) if row else None
 
     def save(self, record: Record) -> None:
         """Write *record* whole, replacing what was known of that cluster."""
         with self._lock:
             self._db.execute(
-                "INSERT OR REPLACE INTO clusters VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO clusters ({_COLUMNS}, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.name,
                     record.state,
@@ -115,6 +119,7 @@ class Journal:
                     record.file,
                     record.remembered,
                     record.secrets,
+                    record.surroundings,
                     time.time(),
                 ),
             )
@@ -188,8 +193,8 @@ class Journal:
         ]
 
 
-def _record(row: tuple[str, str, int, str, bytes, str, str]) -> Record:
-    name, state, generation, file_name, file, remembered, secrets = row
+def _record(row: tuple[str, str, int, str, bytes, str, str, str]) -> Record:
+    name, state, generation, file_name, file, remembered, secrets, surroundings = row
     return Record(
         name=name,
         state=state,
@@ -198,4 +203,5 @@ def _record(row: tuple[str, str, int, str, bytes, str, str]) -> Record:
         file=file,
         remembered=remembered,
         secrets=secrets,
+        surroundings=surroundings,
     )

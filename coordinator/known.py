@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf import json_format
 
-from coordinator.config import ClusterFile, load_bytes
+from coordinator.config import ClusterFile, Surroundings, load_bytes
 from coordinator.fleet import AgentClient, AgentShell, Fleet
 from coordinator.journal import Journal, Record
 from coordinator.nova import Role, Secrets, Site, make_site
@@ -68,7 +68,8 @@ class Known:
 
 def file_of(record: Record) -> ClusterFile:
     """The cluster file as it was last brought up."""
-    return load_bytes(record.file, file=record.file_name, name=record.name)
+    surroundings = Surroundings.from_dict(json.loads(record.surroundings))
+    return load_bytes(record.file, file=record.file_name, name=record.name, surroundings=surroundings)
 
 
 def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site:

@@ -28,16 +28,18 @@ class HostSurvey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """Everything that was answered. `hosts` are those of the file and those the cluster was on before."""
+    """Everything that was answered. `hosts` are those of the file and those the cluster was on before,
+    `addresses` theirs."""
 
     cluster: str
+    addresses: Mapping[str, str]
     hosts: Mapping[str, HostSurvey]
     natbox: NatBoxClient | None
     natbox_probe: natbox_pb2.NatBoxProbeReply | None
 
     def facts(self) -> Facts:
         """As compile takes them."""
-        hosts = {name: _facts(found.probe) for name, found in self.hosts.items()}
+        hosts = {name: _facts(found.probe, self.addresses.get(name, "")) for name, found in self.hosts.items()}
         return Facts(hosts=hosts, natbox=_natbox_facts(self.natbox_probe) if self.natbox_probe else None)
 
     def remembered(self) -> Remembered:
@@ -79,6 +81,7 @@ async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str]) ->
     *found, natbox_probe = answers
     return Survey(
         cluster=file.name,
+        addresses=addresses,
         hosts=dict(zip(agents, found, strict=True)),  # type: ignore[arg-type]
         natbox=natbox_client,
         natbox_probe=natbox_probe,  # type: ignore[arg-type]
@@ -107,7 +110,7 @@ def combine(failures: Sequence[BaseException]) -> None:
 
 
 async def _ask(agent: AgentClient, cluster: str) -> HostSurvey:
-    probe, seen = await asyncio.gather(agent.probe(), agent.observe(cluster))
+    probe, seen = await asyncio.gather(agent.probe(cluster=cluster), agent.observe(cluster))
     return HostSurvey(agent=agent, probe=probe, seen=seen)
 
 
@@ -115,8 +118,13 @@ async def _ask_natbox(client: NatBoxClient | None) -> natbox_pb2.NatBoxProbeRepl
     return await client.probe() if client else None
 
 
-def _facts(probe: agent_pb2.ProbeReply) -> HostFacts:
+def _facts(probe: agent_pb2.ProbeReply, address: str) -> HostFacts:
+    underlay = [link.mtu for link in probe.links if address in (one.partition("/")[0] for one in link.addresses)]
     return HostFacts(
+        underlay_mtu=min(underlay, default=None),
+        taken=frozenset(probe.taken_links),
+        taken_subnets=tuple(IPv4Network(subnet) for subnet in probe.taken_subnets),
+        taken_ports=frozenset(probe.taken_ports),
         links={link.name: link.mtu for link in probe.links},
         routes=tuple(IPv4Network(route) for route in probe.routes),
         datapath=Datapath(vlan=probe.datapath_vlan, ipip=probe.datapath_ipip),

@@ -7,24 +7,28 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("desired",)
+    __slots__ = ("desired", "cluster")
     DESIRED_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
     desired: _types_pb2.ClusterHost
-    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ...) -> None: ...
+    cluster: str
+    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "lacks", "links", "routes", "memory_available_bytes", "generations")
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports")
     class HostLink(_message.Message):
-        __slots__ = ("name", "kind", "mtu", "up")
+        __slots__ = ("name", "kind", "mtu", "up", "addresses")
         NAME_FIELD_NUMBER: _ClassVar[int]
         KIND_FIELD_NUMBER: _ClassVar[int]
         MTU_FIELD_NUMBER: _ClassVar[int]
         UP_FIELD_NUMBER: _ClassVar[int]
+        ADDRESSES_FIELD_NUMBER: _ClassVar[int]
         name: str
         kind: str
         mtu: int
         up: bool
-        def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mtu: _Optional[int] = ..., up: bool = ...) -> None: ...
+        addresses: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mtu: _Optional[int] = ..., up: bool = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
     class GenerationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +46,9 @@ class ProbeReply(_message.Message):
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_LINKS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_SUBNETS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_PORTS_FIELD_NUMBER: _ClassVar[int]
     host: str
     version: str
     kernel: str
@@ -52,7 +59,10 @@ class ProbeReply(_message.Message):
     routes: _containers.RepeatedScalarFieldContainer[str]
     memory_available_bytes: int
     generations: _containers.ScalarMap[str, int]
-    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    taken_links: _containers.RepeatedScalarFieldContainer[str]
+    taken_subnets: _containers.RepeatedScalarFieldContainer[str]
+    taken_ports: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("cluster",)

@@ -7,14 +7,23 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FileRequest(_message.Message):
-    __slots__ = ("content", "file_name", "name")
+    __slots__ = ("content", "file_name", "name", "distributions")
+    class DistributionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     file_name: str
     name: str
-    def __init__(self, content: _Optional[bytes] = ..., file_name: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    distributions: _containers.ScalarMap[str, str]
+    def __init__(self, content: _Optional[bytes] = ..., file_name: _Optional[str] = ..., name: _Optional[str] = ..., distributions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class UpRequest(_message.Message):
     __slots__ = ("file", "remove", "restart")

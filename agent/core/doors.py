@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from typing import Protocol
 
 from proto.model import (
@@ -35,6 +35,7 @@ class ForeignLink:
     kind: str
     mtu: int
     up: bool
+    addresses: tuple[IPv4Interface, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class KernelDoor(Protocol):
         """What a bring-up would need of this kernel and is not there. Changes nothing that lasts."""
 
     def live_routes(self) -> Sequence[IPv4Network]:
-        """Destinations of the main table that are not ours, the default route left out."""
+        """Destinations of the main table that are not ours and by no link of ours, the default route left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

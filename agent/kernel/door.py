@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
@@ -100,10 +100,9 @@ class NetlinkDoor:
                 *self._tunnels.observe(seen),
             )
             names = {each.name for each in ours}
+            seen_addresses = layer3.list_addresses(self._connection, seen)
             addresses = tuple(
-                each.thing
-                for each in layer3.list_addresses(self._connection, seen)
-                if each.thing.link in names or each.protocol == ROUTE_PROTOCOL
+                each.thing for each in seen_addresses if each.thing.link in names or each.protocol == ROUTE_PROTOCOL
             )
             state = HostState(
                 links=ours,
@@ -112,8 +111,13 @@ class NetlinkDoor:
                 rules=tuple(layer3.list_rules(self._connection)),
                 masquerades=tuple(each.thing for each in masquerade.list_masquerades(self._nft)),
             )
+        places: dict[str, list[IPv4Interface]] = {}
+        for found in seen_addresses:
+            places.setdefault(found.thing.link, []).append(found.thing.address)
         foreign = {
-            each.name: ForeignLink(name=each.name, kind=each.kind, mtu=each.mtu, up=each.up)
+            each.name: ForeignLink(
+                name=each.name, kind=each.kind, mtu=each.mtu, up=each.up, addresses=tuple(places.get(each.name, ()))
+            )
             for each in seen
             if not each.mark
         }
@@ -242,7 +246,7 @@ class NetlinkDoor:
 
     def live_routes(self) -> Sequence[IPv4Network]:
         with self._lock, kernel_errors("list the routes"):
-            return layer3.list_foreign_destinations(self._connection)
+            return layer3.list_foreign_destinations(self._connection, links.list_links(self._connection))
 
     def _create_bridge(self, wanted: Bridge) -> None:
         placement.check_name_free(links.list_links(self._connection), wanted)

@@ -71,11 +71,16 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
     return [route for route in found if route]
 
 
-def list_foreign_destinations(connection: Netlink) -> list[ipaddress.IPv4Network]:
-    """Destinations of the main table's unicast routes that are not ours, without the default. Raises KernelError."""
+def list_foreign_destinations(connection: Netlink, links: Links) -> list[ipaddress.IPv4Network]:
+    """Destinations of the main table's unicast routes that are not ours, without the default. Raises KernelError.
+
+    Those by a link of ours are ours too: the kernel makes one for each address.
+    """
 
     def read(message: Message) -> ipaddress.IPv4Network | None:
-        is_theirs = message["proto"] != ROUTE_PROTOCOL and message["type"] == RTN_UNICAST
+        link = links.by_index.get(message.get_attr("RTA_OIF"))
+        is_ours = message["proto"] == ROUTE_PROTOCOL or (link is not None and link.mark is not None)
+        is_theirs = not is_ours and message["type"] == RTN_UNICAST
         if not is_theirs or _table(message, "RTA_TABLE") != RT_TABLE_MAIN:
             return None
         return _network(message.get_attr("RTA_DST"), message["dst_len"])

@@ -13,7 +13,7 @@ from agent.host import Host
 from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
-from proto.model import Cost
+from proto.model import ClusterHost, Cost
 from proto.names import make_lxc_name
 from proto.transport.changes import finished, follow_change, planned
 from proto.transport.failures import error_to_wire
@@ -54,12 +54,13 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
 
     async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeReply:
         desired = cluster_host_from_wire(request.desired) if request.HasField("desired") else None
-        return await asyncio.to_thread(self._probe, desired)
+        return await asyncio.to_thread(self._probe, request.cluster, desired)
 
-    def _probe(self, desired: Any) -> pb.ProbeReply:
+    def _probe(self, cluster: str, desired: ClusterHost | None) -> pb.ProbeReply:
         host = self._host
         datapath = host.kernel.datapath()
         network = host.kernel.observe()
+        taken = host.taken(desired.cluster if desired else cluster, network)
         return pb.ProbeReply(
             host=host.name,
             version=version("caas"),
@@ -68,12 +69,17 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             datapath_ipip=datapath.ipip,
             lacks=[types_pb2.Lack(what=lack.what, mend=lack.mend) for lack in host.lacks(desired)],
             links=[
-                pb.ProbeReply.HostLink(name=link.name, kind=link.kind, mtu=link.mtu, up=link.up)
+                pb.ProbeReply.HostLink(
+                    name=link.name, kind=link.kind, mtu=link.mtu, up=link.up, addresses=map(str, link.addresses)
+                )
                 for link in network.foreign.values()
             ],
             routes=[str(route) for route in host.kernel.live_routes()],
             memory_available_bytes=_memory_available(),
             generations=host.generations(),
+            taken_links=taken.links,
+            taken_subnets=map(str, taken.subnets),
+            taken_ports=taken.ports,
         )
 
     async def Observe(self, request: pb.ObserveRequest, context: Any) -> pb.ObserveReply:

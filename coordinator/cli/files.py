@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-from coordinator.cli.options import DISTRIBUTION, FILE, FILE_NAME, JSON
+from coordinator.cli.options import CONFIG, DISTRIBUTION, FILE, FILE_NAME, JSON, choose_distributions
 from coordinator.cli.output import Document, print_document, print_table, print_warning
 from coordinator.compiling import NO_FACTS, compile_cluster, to_document
-from coordinator.config import Surroundings, load_file, parse_distributions
+from coordinator.config import Surroundings, load_file
 from proto.model.network import TABLE_MAIN
 
 
@@ -19,7 +20,8 @@ from proto.model.network import TABLE_MAIN
 @FILE
 @FILE_NAME
 @DISTRIBUTION
-def check(file: str, name: str, distributions: tuple[str, ...]) -> None:
+@CONFIG
+def check(file: str, name: str, distributions: tuple[str, ...], config: Path | None) -> None:
     """Read the cluster file FILE and print every mistake in it, each with its line and what would be right.
 
     FILE is a cluster file of ours, or one of Rally's deployment files (docs/rally.md). What of it has no effect, and
@@ -37,7 +39,7 @@ def check(file: str, name: str, distributions: tuple[str, ...]) -> None:
       0  the file is right
       2  it is not; the mistakes are on standard error
     """
-    cluster = load_file(file, name=name, surroundings=_surroundings(distributions))
+    cluster = load_file(file, name=name, surroundings=_surroundings(distributions, config))
     for warning in compile_cluster(cluster).warnings:
         if warning != NO_FACTS:
             print_warning(warning)
@@ -60,8 +62,8 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _surroundings(distributions: tuple[str, ...]) -> Surroundings:
-    return Surroundings(distributions=parse_distributions(distributions))
+def _surroundings(distributions: tuple[str, ...], config: Path | None) -> Surroundings:
+    return Surroundings(distributions=choose_distributions(distributions, config))
 
 
 def _count(number: int, what: str) -> str:
@@ -72,8 +74,9 @@ def _count(number: int, what: str) -> str:
 @FILE
 @FILE_NAME
 @DISTRIBUTION
+@CONFIG
 @JSON
-def compile_command(file: str, name: str, distributions: tuple[str, ...], as_json: bool) -> None:
+def compile_command(file: str, name: str, distributions: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Print what the cluster file FILE comes to: each host's links, routes and containers, and NATBox's table.
 
     Nothing is contacted: an underlay MTU of 1500 is assumed. The same file gives the same answer, always: names,
@@ -89,7 +92,8 @@ def compile_command(file: str, name: str, distributions: tuple[str, ...], as_jso
       2  the file is wrong; the mistakes are on standard error
     """
     with _without_collecting():
-        document = to_document(compile_cluster(load_file(file, name=name, surroundings=_surroundings(distributions))))
+        surroundings = _surroundings(distributions, config)
+        document = to_document(compile_cluster(load_file(file, name=name, surroundings=surroundings)))
     if as_json:
         print_document(document)
         return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from coordinator.cli.client import GrpcCoordinator, find_address
+from coordinator.config import find_settings, parse_distributions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +24,12 @@ DISTRIBUTION = click.option(
     multiple=True,
     metavar="NAME=IMAGE",
     help="What to make the containers of, where a Rally file says NAME: ubuntu=debian:bookworm.",
+)
+CONFIG = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="CAAS_CONFIG",
+    help="Configuration file, for `distributions`.  [default: $CAAS_CONFIG, or /etc/caas/config.yaml]",
 )
 FILE_NAME = click.option("--name", default="", metavar="NAME", help="The cluster's name, for a file that gives none.")
 
@@ -44,3 +52,8 @@ def with_coordinator(command: F) -> F:
             return command(client, *args, **options)
 
     return wrapped  # type: ignore[return-value]
+
+
+def choose_distributions(words: tuple[str, ...], config: Path | None) -> dict[str, str]:
+    """What --distribution says, and where it says nothing the configuration file."""
+    return {**find_settings(config).distributions, **parse_distributions(words)}

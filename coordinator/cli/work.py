@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import click
 
 from coordinator.cli.client import Coordinator
-from coordinator.cli.options import FILE, FILE_NAME, JSON, NAME, with_coordinator
+from coordinator.cli.options import (
+    CONFIG,
+    DISTRIBUTION,
+    FILE,
+    FILE_NAME,
+    JSON,
+    NAME,
+    choose_distributions,
+    with_coordinator,
+)
 from coordinator.cli.output import Document, print_document, print_error, print_table, show_seconds
 from coordinator.cli.progress import Outcome, follow, parse_document
-from coordinator.config import load_bytes, read_bytes
+from coordinator.config import Surroundings, load_bytes, read_bytes
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
 
@@ -21,9 +31,18 @@ RESTART = click.option("--restart", is_flag=True, help="Allow restarting contain
 @click.command(short_help="Say what `up` would do; change nothing.")
 @FILE
 @FILE_NAME
+@DISTRIBUTION
+@CONFIG
 @JSON
 @with_coordinator
-def plan(coordinator: Coordinator, file: str, name: str, as_json: bool) -> None:
+def plan(
+    coordinator: Coordinator,
+    file: str,
+    name: str,
+    distributions: tuple[str, ...],
+    config: Path | None,
+    as_json: bool,
+) -> None:
     """Print the pending work for the cluster file FILE: what each host and NATBox would change, and nova's steps.
 
     Every host is asked and nothing is changed. Removals and restarts are in it, so that they can be read before
@@ -39,7 +58,7 @@ def plan(coordinator: Coordinator, file: str, name: str, as_json: bool) -> None:
       1  a host does not answer, or cannot do it
       2  the file or the call is wrong
     """
-    request = _make_request(file, name)
+    request = _make_request(file, name, choose_distributions(distributions, config))
     request.remove = request.restart = True
     document = coordinator.plan(request)
     if as_json:
@@ -70,10 +89,20 @@ def _show_plan(document: Document) -> None:
 @click.command(short_help="Make a cluster as its file says.")
 @FILE
 @FILE_NAME
+@DISTRIBUTION
+@CONFIG
 @REMOVE
 @RESTART
 @with_coordinator
-def up(coordinator: Coordinator, file: str, name: str, remove: bool, restart: bool) -> None:
+def up(
+    coordinator: Coordinator,
+    file: str,
+    name: str,
+    distributions: tuple[str, ...],
+    config: Path | None,
+    remove: bool,
+    restart: bool,
+) -> None:
     """Bring the cluster of FILE up, or make a running one as the file says now.
 
     First everything is checked, with nothing changed: the file, every host, the images. Then the hosts get their
@@ -96,27 +125,29 @@ def up(coordinator: Coordinator, file: str, name: str, remove: bool, restart: bo
       2    the file or the call is wrong, or it would remove or restart something
       130  interrupted; the same command goes on from there
     """
-    request = _make_request(file, name)
+    request = _make_request(file, name, choose_distributions(distributions, config))
     request.remove, request.restart = remove, restart
     cluster = request.file.name
-    again = f"caas up {file}{' --remove' if remove else ''}{' --restart' if restart else ''}"
+    words = "".join(f" --distribution {word}" for word in distributions)
+    again = f"caas up {file}{words}{' --remove' if remove else ''}{' --restart' if restart else ''}"
     outcome = _work(coordinator.up(request), again)
     _show_summary(cluster, outcome)
 
 
-def _make_down_request(word: str) -> pb.NameRequest:
+def _make_down_request(word: str, distributions: tuple[str, ...], config: Path | None) -> pb.NameRequest:
     """A cluster's name has neither '.' nor '/': anything else is a file."""
     if not {".", "/"} & set(word):
         return pb.NameRequest(name=word)
-    sent = _make_request(word, "").file
+    sent = _make_request(word, "", choose_distributions(distributions, config)).file
     return pb.NameRequest(name=sent.name, file=sent)
 
 
-def _make_request(file: str, name: str) -> pb.UpRequest:
+def _make_request(file: str, name: str, distributions: Mapping[str, str]) -> pb.UpRequest:
     """The file is checked here as well: its mistakes need no coordinator, and there is no limit to their number."""
     content = read_bytes(file)
-    cluster = load_bytes(content, file=file, name=name)
-    return pb.UpRequest(file=pb.FileRequest(content=content, file_name=file, name=cluster.name))
+    cluster = load_bytes(content, file=file, name=name, surroundings=Surroundings(distributions=distributions))
+    sent = pb.FileRequest(content=content, file_name=file, name=cluster.name, distributions=distributions)
+    return pb.UpRequest(file=sent)
 
 
 def _work(events: Iterable[pb.Event], again: str) -> Outcome:
@@ -149,8 +180,10 @@ def _show_summary(cluster: str, outcome: Outcome) -> None:
 
 @click.command(short_help="Remove a cluster.")
 @NAME
+@DISTRIBUTION
+@CONFIG
 @with_coordinator
-def down(coordinator: Coordinator, name: str) -> None:
+def down(coordinator: Coordinator, name: str, distributions: tuple[str, ...], config: Path | None) -> None:
     """Remove the cluster NAME: its containers with all their data, its links, and its table at NATBox.
 
     What does not carry the cluster's mark stays. A cluster that is not there is removed already: that is no failure.
@@ -170,7 +203,7 @@ def down(coordinator: Coordinator, name: str) -> None:
       130  interrupted; the same command goes on from there
     """
     try:
-        outcome = _work(coordinator.down(_make_down_request(name)), f"caas down {name}")
+        outcome = _work(coordinator.down(_make_down_request(name, distributions, config)), f"caas down {name}")
     except CaasError as error:
         if error.code is not Code.NOT_FOUND:
             raise

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
 from coordinator.compiling.facts import Facts, Placed, Remembered
-from coordinator.compiling.overlay import Overlay, make_forwards
+from coordinator.compiling.overlay import FIRST_BRIDGE, Overlay, make_forwards
 from coordinator.compiling.refuse import check_kept
 from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork, VlanNetwork
 from coordinator.config.problem import Problem, Report
@@ -65,6 +65,7 @@ def compile_cluster(
     _check_overlays(file, report)
     report.check(code=Code.UNSUPPORTED)
     _check_underlay(file, facts, report)
+    _check_taken(file, facts, report)
     ends = _choose_ends(file)
     overlay = Overlay(file, facts, remembered, ends)
     work = _Work(
@@ -263,6 +264,28 @@ def _check_underlay(file: ClusterFile, facts: Facts | None, report: Report) -> N
                     message = f"{subnet} overlaps the underlay: {host_name} has a route to {route}"
                     path = ("networks", name, "subnet")
                     report.add(file.place(*path), ".".join(path), message, hint="choose a subnet that no host uses")
+
+
+def _check_taken(file: ClusterFile, facts: Facts | None, report: Report) -> None:
+    """No block may be what a host routes elsewhere: it would not reach that, or the block."""
+    if facts is None:
+        return
+    ends = {host.address for host in file.hosts.values()}
+    for name, network in file.routed.items():
+        path = ("networks", name, "subnet")
+        first, *_, last = sorted([*network.blocks.values(), *network.blocks.values()])
+        for host, found in facts.hosts.items():
+            theirs = [route for route in found.routes if not any(end in route for end in ends)]
+            for other in (*theirs, *found.taken_subnets):
+                if other.broadcast_address < first.network_address or last.broadcast_address < other.network_address:
+                    continue
+                if any(other.overlaps(block) for block in network.blocks.values()):
+                    hint = "choose another subnet, or remove it there"
+                    if other in theirs and FIRST_BRIDGE in found.taken:
+                        hint += f" (Debian's {FIRST_BRIDGE}: systemctl disable --now lxc-net)"
+                    what = "a route" if other in theirs else "another cluster's network"
+                    message = f"{name} overlaps {other}: {host} has {what} there"
+                    report.add(file.place(*path), ".".join(path), message, hint=hint)
 
 
 def _check_link_names(file: ClusterFile, report: Report) -> None:

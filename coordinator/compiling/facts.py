@@ -18,7 +18,7 @@ class HostFacts:
     """One host as its agent described it: MTU of each link that is not ours, routes that are not ours, datapath.
 
     `underlay_mtu` is that of the link which has the host's address, None where it was not told. `taken` are names of
-    links, `taken_ports` forwarded ports that other clusters have here.
+    links, `taken_subnets` and `taken_ports` what other clusters, or the host itself, have here.
     """
 
     links: Mapping[str, int]
@@ -26,6 +26,7 @@ class HostFacts:
     datapath: Datapath = field(default_factory=Datapath)
     underlay_mtu: int | None = None
     taken: frozenset[str] = frozenset()
+    taken_subnets: tuple[IPv4Network, ...] = ()
     taken_ports: frozenset[int] = frozenset()
 
 

@@ -13,6 +13,7 @@ from coordinator.config.cluster import (
 )
 from coordinator.config.load import load_bytes, load_file, read_bytes
 from coordinator.config.problem import ConfigError, Place, Problem
+from coordinator.config.settings import Settings, find_settings, load_settings
 from coordinator.config.surroundings import Surroundings, parse_distributions
 
 __all__ = [
@@ -27,10 +28,13 @@ __all__ = [
     "Place",
     "Problem",
     "RoutedNetwork",
+    "Settings",
     "Surroundings",
     "VlanNetwork",
+    "find_settings",
     "load_bytes",
     "load_file",
+    "load_settings",
     "parse_distributions",
     "read_bytes",
 ]

@@ -205,7 +205,7 @@ class ClusterFile:
     def _unknown(self, host: Host) -> Problem:
         place = self.place("hosts", host.name)
         message = f"the address of host {host.name} is not known"
-        hint = "write its address instead of its name"
+        hint = "write its address instead of its name, or let the coordinator's configuration name it (docs/rally.md)"
         return Problem(
             file=self.file, line=place.line, column=place.column, path=f"hosts.{host.name}", message=message, hint=hint
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from coordinator.config import tree
 from coordinator.config.check_routed import make_blocks
@@ -40,8 +40,9 @@ class DocumentReader:
     Containers that name an unknown host are in `containers` all the same: check.py reports the reference.
     """
 
-    def __init__(self, report: Report, *, default_name: str) -> None:
+    def __init__(self, report: Report, *, default_name: str, agents: Mapping[IPv4Address, str] | None = None) -> None:
         self._report = report
+        self._agents = agents
         self._default_name = default_name
         self._places: dict[Path, Place] = {}
 
@@ -68,7 +69,7 @@ class DocumentReader:
         }
         return ClusterFile(
             name=name,
-            hosts=hosts | make_peers(hosts, networks),
+            hosts=hosts | self._peers(hosts, networks),
             natbox=self._natbox(top),
             networks=networks,
             containers={
@@ -78,6 +79,31 @@ class DocumentReader:
             file=self._report.file,
             places=self._places,
         )
+
+    def _peers(self, hosts: Mapping[str, Host], networks: Mapping[str, Network]) -> dict[str, Host]:
+        """The hosts that *networks* only have tunnels to: as the agents there are called, else by their addresses."""
+        known = {host.address for host in hosts.values()}
+        found: dict[str, Host] = {}
+        for network in networks.values():
+            for peer in network.tunnel_to if isinstance(network, RoutedNetwork) else ():
+                name = str(peer) if self._agents is None else self._agents.get(peer, "")
+                if peer in known or name in found:
+                    continue
+                place, path = (
+                    self._places[("networks", network.name, "tunnel_to")],
+                    f"networks.{network.name}.tunnel_to",
+                )
+                if not name or name in hosts:
+                    why = (
+                        f"its agent is called {name}, as another host of this file"
+                        if name
+                        else "no agent is known there"
+                    )
+                    listed = ", ".join(f"{one} ({at})" for at, one in (self._agents or {}).items()) or "none"
+                    self._report.add(place, path, f"{peer}: {why}", hint=f"known agents: {listed}")
+                else:
+                    found[name] = Host(name=name, address=peer, is_peer=True)
+        return found
 
     def _named(self, top: Fields, section: str, what: str) -> list[tuple[str, Fields]]:
         found = []
@@ -160,13 +186,6 @@ def _host(name: str, fields: Fields) -> Host | None:
     address = fields.address("address")
     trunk = fields.checked("trunk", _LINK_NAME, check_ifname)
     return Host(name=name, address=address, trunk=trunk or "") if address else None
-
-
-def make_peers(hosts: Mapping[str, Host], networks: Mapping[str, Network]) -> dict[str, Host]:
-    """The hosts that *networks* only have tunnels to, by their addresses."""
-    known = {host.address for host in hosts.values()}
-    peers = [peer for network in networks.values() if isinstance(network, RoutedNetwork) for peer in network.tunnel_to]
-    return {str(peer): Host(name=str(peer), address=peer, is_peer=True) for peer in peers if peer not in known}
 
 
 def _is_routed(node: tree.Node) -> bool:

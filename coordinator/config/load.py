@@ -36,7 +36,9 @@ def load_bytes(content: bytes, *, file: str, name: str = "", surroundings: Surro
     if is_json and not _is_ours(root):
         cluster = load_rally(root, report, surroundings, name=name or make_cluster_name(file))
     else:
-        cluster = DocumentReader(report, default_name=name or FilePath(file).stem).read(root)
+        cluster = DocumentReader(report, default_name=name or FilePath(file).stem, agents=surroundings.agents).read(
+            root
+        )
         check_cluster(cluster, report)
     report.check()
     try:

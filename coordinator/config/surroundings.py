@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from coordinator.config.cluster import Host
 from proto.errors import invalid
@@ -26,6 +27,29 @@ class Surroundings:
     localhost: Host | None = None
     addresses: Mapping[str, IPv4Address] = field(default_factory=dict)
     agents: Mapping[IPv4Address, str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can carry it: a file is read later as it was when its cluster was brought up."""
+        own = self.localhost
+        return {
+            "distributions": dict(self.distributions),
+            "localhost": {"name": own.name, "address": str(own.address)} if own else None,
+            "addresses": {name: str(address) for name, address in self.addresses.items()},
+            "agents": {str(address): name for address, name in self.agents.items()}
+            if self.agents is not None
+            else None,
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Surroundings:
+        """The inverse of to_dict; what is missing is as if it had been left out."""
+        own, agents = found.get("localhost"), found.get("agents")
+        return cls(
+            distributions=found.get("distributions") or {},
+            localhost=Host(name=own["name"], address=IPv4Address(own["address"])) if own else None,
+            addresses={name: IPv4Address(text) for name, text in (found.get("addresses") or {}).items()},
+            agents={IPv4Address(text): name for text, name in agents.items()} if agents is not None else None,
+        )
 
 
 def parse_distributions(words: Iterable[str]) -> dict[str, str]:

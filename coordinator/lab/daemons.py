@@ -41,6 +41,13 @@ def make_services(topology: Topology, places: Places, *, uid: int) -> tuple[Serv
     return (*services, _coordinator(topology, places, uid))
 
 
+def make_settings(topology: Topology) -> str:
+    """The coordinator's configuration file: the lab's agents, and its own host as `localhost`."""
+    agents = [machine for machine in topology.machines.values() if machine.role is Role.HOST]
+    lines = [f"  {machine.name}: {machine.management}" for machine in agents]
+    return "\n".join(["agents:", *lines, f"localhost: {topology.coordinator}", ""])
+
+
 def daemon_name(machine: str, role: str) -> str:
     """What the daemon of a machine is called in the lab, whether the machine has one or not."""
     return "caas-natbox" if role == Role.NATBOX.value else f"caas-agent.{machine}"
@@ -118,7 +125,12 @@ def _coordinator(topology: Topology, places: Places, uid: int) -> Service:
     folder = places.coordinator
     argv = _python(
         "coordinator",
-        {"--socket": places.coordinator_socket, "--tls": folder / "tls", "--state": folder / "state"},
+        {
+            "--socket": places.coordinator_socket,
+            "--tls": folder / "tls",
+            "--state": folder / "state",
+            "--config": places.settings,
+        },
     )
     return Service(
         daemon=Daemon(name=COORDINATOR, machine=topology.coordinator, argv=argv, uid=uid),

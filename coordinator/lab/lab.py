@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coordinator.lab import leftovers, wiring
 from coordinator.lab.certificates import Authority
-from coordinator.lab.daemons import COORDINATOR, Service, make_services, make_uid, prove_uid
+from coordinator.lab.daemons import COORDINATOR, Service, make_services, make_settings, make_uid, prove_uid
 from coordinator.lab.locks import locked
 from coordinator.lab.places import DEFAULT_LAB, LABS, RUN, Places
 from coordinator.lab.processes import Process, forget, marked, running, start, stop, wait_gone
@@ -48,7 +48,7 @@ class Lab:
             self._check_socket()
             os.umask(0o022)
             with self._phase("state", "folder made, limits raised"):
-                self._prepare(text)
+                self._prepare(text, topology)
             with self._phase("namespaces", f"{len(topology.namespaces)} namespaces and the wires between them"):
                 wiring.build(topology, self._places)
             with self._phase("certificates", "one for each process"):
@@ -95,15 +95,14 @@ class Lab:
         hint = "choose another name for the lab: caas lab up --name NAME; its socket is /run/caas/NAME/coordinator.sock"
         raise CaasError(Code.CONFLICT, f"{path}: {what}", hint=hint)
 
-    def _prepare(self, text: bytes) -> None:
+    def _prepare(self, text: bytes, topology: Topology) -> None:
         places = self._places
         with locked(SHARED_LOCK, what="what all labs share", wait=SHARED_WAIT):
             places.state.mkdir(mode=0o755, parents=True, exist_ok=True)
             raise_limits()
         if not places.topology.exists():
-            temporary = places.topology.with_suffix(".new")
-            temporary.write_bytes(text)
-            temporary.replace(places.topology)
+            _write(places.topology, text)
+        _write(places.settings, make_settings(topology).encode())
 
     def _certify(self, topology: Topology) -> tuple[Service, ...]:
         places = self._places
@@ -245,3 +244,9 @@ def _give(folder: Path, uid: int) -> None:
     for path in (folder, *folder.rglob("*")):
         if path.lstat().st_uid != uid:
             os.chown(path, uid, -1, follow_symlinks=False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -56,6 +56,11 @@ class Places:
         """The coordinator's folder: `tls` and `state` in it."""
         return self.state / "coordinator"
 
+    @property
+    def settings(self) -> Path:
+        """The coordinator's configuration file."""
+        return self.state / "config.yaml"
+
     def machine(self, name: str) -> Path:
         """The folder of a machine's daemon: `tls` and `state` in it."""
         return self.state / "machines" / name

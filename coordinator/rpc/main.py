@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from coordinator.config import find_settings
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.rpc.service import CoordinatorService
@@ -31,6 +32,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--socket", required=True, type=Path, metavar="PATH", help="unix socket for the command line")
     parser.add_argument("--socket-mode", default="600", metavar="MODE", help="its mode, octal (default: 600)")
     parser.add_argument("--listen", metavar="ADDRESS:PORT", help="serve on TCP as well (mTLS, caas:user certificates)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="agents, localhost, distributions (default: /etc/caas/config.yaml where it is there)",
+    )
     add_common_arguments(parser, state="the journal")
     return parser.parse_args(argv)
 
@@ -41,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    settings = find_settings(options.config)
     tls = TlsFiles.load(options.tls)
     journal = Journal(options.state / "journal.db")
     fleet = Fleet(tls)
@@ -54,7 +62,7 @@ async def _serve(options: argparse.Namespace) -> None:
         remote = Server(allowed=frozenset({"caas:user"}))
         remote.listen_tcp(options.listen, tls)
         servers.append(remote)
-    service = CoordinatorService(journal, fleet)
+    service = CoordinatorService(journal, fleet, settings)
     ended = end_on_signal()
     for server in servers:
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(service, server.grpc)

@@ -9,10 +9,11 @@ from typing import Any
 
 from coordinator import access, bringup, checks, status, teardown
 from coordinator.compiling import compile_cluster, to_document
-from coordinator.config import load_bytes
+from coordinator.config import Settings
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.progress import Progress
+from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto import coordinator_pb2_grpc
 from proto.errors import CaasError, Code, invalid
@@ -21,24 +22,24 @@ Work = Callable[[Progress], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
-    """The service over one journal and one fleet."""
+    """The service over one journal and one fleet; *settings* are what files leave to the site."""
 
-    def __init__(self, journal: Journal, fleet: Fleet) -> None:
+    def __init__(self, journal: Journal, fleet: Fleet, settings: Settings) -> None:
         self._journal = journal
         self._fleet = fleet
+        self._settings = settings
         self._busy: dict[str, str] = {}
         self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
-        file = load_bytes(request.content, file=request.file_name, name=request.name)
-        return _document({"cluster": file.name})
+        return _document({"cluster": (await read_request(self._settings, request)).file.name})
 
     async def Compile(self, request: pb.FileRequest, context: Any) -> pb.Document:
-        file = load_bytes(request.content, file=request.file_name, name=request.name)
-        return _document(to_document(compile_cluster(file)))
+        return _document(to_document(compile_cluster((await read_request(self._settings, request)).file)))
 
     async def Plan(self, request: pb.UpRequest, context: Any) -> pb.Document:
-        return _document(await bringup.plan(self._fleet, self._journal, request.file))
+        reading = await read_request(self._settings, request.file)
+        return _document(await bringup.plan(self._fleet, self._journal, reading))
 
     async def Status(self, request: pb.NameRequest, context: Any) -> pb.Document:
         if not request.name:
@@ -52,17 +53,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         return _document(await access.logs(self._fleet, self._journal, request.name))
 
     async def Up(self, request: pb.UpRequest, context: Any) -> AsyncIterator[pb.Event]:
-        name = load_bytes(request.file.content, file=request.file.file_name, name=request.file.name).name
+        reading = await read_request(self._settings, request.file)
+        allowed = {"remove": request.remove, "restart": request.restart}
 
         async def work(progress: Progress) -> dict[str, Any]:
-            return await bringup.up(self._fleet, self._journal, request, progress)
+            return await bringup.up(self._fleet, self._journal, reading, progress, **allowed)
 
-        async for event in self._alone(name, "up", work):
+        async for event in self._alone(reading.file.name, "up", work):
             yield event
 
     async def Down(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
-        sent = request.file
-        file = load_bytes(sent.content, file=sent.file_name, name=sent.name) if request.HasField("file") else None
+        file = (await read_request(self._settings, request.file)).file if request.HasField("file") else None
         name = file.name if file else _named(request)
 
         async def work(progress: Progress) -> dict[str, Any]:

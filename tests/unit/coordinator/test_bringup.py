@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator import bringup, checks, status, teardown
-from coordinator.config import load_bytes
+from coordinator.config import Settings, load_bytes
 from coordinator.journal import Journal
 from coordinator.progress import Progress
+from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
 from tests.support.fleet import FakeFleet
@@ -29,6 +31,7 @@ containers:
   ubuntu011: {host: host1, network: cluster, address: 192.168.10.50, roles: [controller, compute]}
 """
 ONE = HEAD
+SITE = Settings(agents={"host1": IPv4Address("10.9.0.1"), "host2": IPv4Address("10.9.0.2")}, localhost="host1")
 TWO = HEAD + "  ubuntu012: {host: host2, network: cluster, address: 192.168.10.51, roles: [compute]}\n"
 
 
@@ -40,11 +43,13 @@ class Rig:
 
     async def up(self, text: str, **flags: bool) -> dict[str, Any]:
         self.events.clear()
-        request = pb.UpRequest(file=_file(text), **flags)
-        return await bringup.up(self.fleet, self.journal, request, self._progress())  # type: ignore[arg-type]
+        reading = await read_request(SITE, _file(text))
+        allowed = {"remove": False, "restart": False, **flags}
+        return await bringup.up(self.fleet, self.journal, reading, self._progress(), **allowed)  # type: ignore[arg-type]
 
     async def plan(self, text: str) -> dict[str, Any]:
-        return await bringup.plan(self.fleet, self.journal, _file(text))  # type: ignore[arg-type]
+        reading = await read_request(SITE, _file(text))
+        return await bringup.plan(self.fleet, self.journal, reading)  # type: ignore[arg-type]
 
     async def status(self) -> dict[str, Any]:
         return await status.status(self.fleet, self.journal, "demo")  # type: ignore[arg-type]
@@ -260,7 +265,7 @@ async def test_what_cannot_be_deployed_is_refused_before_any_host_is_asked(rig: 
     document = {"type": "DevstackEngine", "devstack_repo": "https://example.net/devstack", "provider": servers}
     request = pb.FileRequest(content=json.dumps(document).encode(), file_name="rally.json")
     with pytest.raises(CaasError) as caught:
-        await bringup.plan(rig.fleet, rig.journal, request)  # type: ignore[arg-type]
+        await bringup.plan(rig.fleet, rig.journal, await read_request(Settings(), request))  # type: ignore[arg-type]
     assert caught.value.code is Code.UNSUPPORTED
     assert "stack.sh is not there yet" in caught.value.message
     assert "the address of host far.example.net is not known" in caught.value.message

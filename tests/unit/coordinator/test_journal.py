@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from coordinator.journal import Journal, Record
@@ -44,3 +46,23 @@ def test_old_entries_are_dropped(tmp_path: Path) -> None:
     steps = [entry.step for entry in journal.entries("demo", last=5000)]
     assert steps[-1] == "2299"
     assert len(steps) <= 2100
+
+
+def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "CREATE TABLE clusters (name TEXT PRIMARY KEY, state TEXT NOT NULL, generation INTEGER NOT NULL,"
+            " file_name TEXT NOT NULL, file BLOB NOT NULL, remembered TEXT NOT NULL, secrets TEXT NOT NULL,"
+            " updated REAL NOT NULL)"
+        )
+        old.execute(
+            "INSERT INTO clusters VALUES ('demo', 'up', 3, 'f.yaml', CAST('name: demo' AS BLOB), '{}', 's3cret', 1.0)"
+        )
+    old.close()
+    journal = Journal(path)
+    assert journal.find("demo") == RECORD
+    journal.save(replace(RECORD, surroundings='{"localhost": null}'))
+    again = Journal(path).find("demo")
+    assert again is not None
+    assert again.surroundings == '{"localhost": null}'

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.config import Settings
 from coordinator.journal import Journal
 from coordinator.progress import Progress
 from coordinator.rpc.service import CoordinatorService
@@ -33,7 +34,7 @@ class Slow:
 
 @pytest.fixture
 def service(tmp_path: Path) -> CoordinatorService:
-    return CoordinatorService(Journal(tmp_path / "journal.db"), None)  # type: ignore[arg-type]
+    return CoordinatorService(Journal(tmp_path / "journal.db"), None, Settings())  # type: ignore[arg-type]
 
 
 async def test_a_caller_that_leaves_does_not_let_another_in_before_the_work_has_ended(
