@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from coordinator.lab.daemons import make_services, make_uid
+from coordinator.config import Settings, load_settings
+from coordinator.lab.daemons import make_services, make_settings, make_uid
 from coordinator.lab.places import Places
 from coordinator.lab.topology_file import default_topology
 from proto.errors import CaasError
@@ -47,7 +49,7 @@ def test_the_processes_of_the_default_lab() -> None:
         "caas-natbox": f"-m natbox.main --listen 192.168.2.24:7444 --tls {gateway}/tls "
         f"--state {gateway}/state --trunk eth1 --uplink eth2",
         "caas-coordinator": "-m coordinator.rpc.main --socket /run/caas/x/coordinator/coordinator.sock "
-        f"--tls {state}/coordinator/tls --state {state}/coordinator/state",
+        f"--tls {state}/coordinator/tls --state {state}/coordinator/state --config {state}/config.yaml",
     }
     assert {one.bearer.uri: one.bearer.uid for one in services} == {
         "caas:agent:host1": 0,
@@ -61,3 +63,11 @@ def test_the_coordinators_uid_depends_on_the_labs_name_only() -> None:
     assert make_uid("lab") == make_uid("lab")
     assert make_uid("lab") != make_uid("other")
     assert all(61184 <= make_uid(f"lab{n}") <= 65519 for n in range(50))
+
+
+def test_the_labs_coordinator_knows_its_agents_and_which_host_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(make_settings(default_topology()))
+    assert load_settings(path) == Settings(
+        agents={"host1": IPv4Address("192.168.2.25"), "host2": IPv4Address("192.168.2.26")}, localhost="host1"
+    )
