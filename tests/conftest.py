@@ -73,7 +73,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     before = session.config.stash.get(_before, None)
     if before is None or not any(tier_of(item) in TIERS_FOR_ROOT for item in session.items):
         return
-    left = fingerprint.wait_same(before, deadline=10, ignore=lambda section, line: section not in _KEPT)
+    of_others = fingerprint.of_others(before)
+    left = fingerprint.wait_same(
+        before, deadline=10, ignore=lambda section, line: section not in _KEPT or of_others(section, line)
+    )
     if left:
         session.config.stash[_left] = left
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -6,13 +6,14 @@ import json
 import subprocess
 
 from tests.support.demonstration import Demonstration
-from tests.support.fingerprint import difference, take
+from tests.support.fingerprint import difference, of_others, take
 from tests.support.netns import poll_until
 
 
 def left_behind(demonstration: Demonstration) -> str:
     """What is new or changed since before the demonstration. What others ended meanwhile is their affair."""
-    lines = difference(demonstration.before, take()).splitlines()
+    before = demonstration.before
+    lines = difference(before, take(), ignore=of_others(before)).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("processes: - ", "cgroups: - ")))
 
 

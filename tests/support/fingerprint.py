@@ -19,8 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: Inherited by all that a test run starts, and looked for in processes that are left.
+os.environ.setdefault("CAAS_TEST_RUN", str(os.getpid()))
 #: Where our processes keep files that are to go with what they stand for (images stay).
 FOLDERS = ("/run/caas", "/var/lib/caas/labs", "/run/lxc/lock", "/sys/fs/bpf")
+LAB_ROOTS = ("/var/lib/caas/labs", "/run/caas")
+#: Of containers and their monitors (docs/architecture.md).
+_OUR_CGROUP = re.compile(r"/(caas-|lxc)")
+_HOST_CGROUP = re.compile(r"caas-[0-9a-f]{12}")
+#: What every process that we start has in its environment, and so have its children; and what liblxc gives to init.
+_OUR_ENVIRONMENT = (b"CAAS_", b"container=lxc")
 SYSCTL_ROOTS = ("fs/inotify", "kernel/keys", "kernel/pty", "net", "vm", "user")
 #: What changes by itself, or is per CPU and time.
 _VOLATILE = re.compile(
@@ -75,6 +83,25 @@ def difference(before: Fingerprint, after: Fingerprint, *, ignore: Callable[[str
     return "\n".join(lines)
 
 
+def of_others(before: Fingerprint) -> Callable[[str, str], bool]:
+    """An *ignore* for `difference`: what labs do that were up already, and cgroups that are no container's.
+
+    A machine is seldom ours alone: somebody may have a demonstration up beside the tests.
+    """
+    labs = {line for line in before.sections["files"] if os.path.dirname(line) in LAB_ROOTS}
+    hosts = {found[0] for line in before.sections["cgroups"] if (found := _HOST_CGROUP.search(line))}
+
+    def ignore(section: str, line: str) -> bool:
+        if section == "files":
+            return any(line.startswith(f"{lab}/") for lab in labs)
+        host = _HOST_CGROUP.search(line)
+        if section in ("cgroups", "processes") and host and host[0] in hosts:
+            return True
+        return section == "cgroups" and not _OUR_CGROUP.search(line)
+
+    return ignore
+
+
 def wait_same(before: Fingerprint, *, deadline: float, ignore: Callable[[str, str], bool] | None = None) -> str:
     """`difference` to the machine as it is, "" as soon as there is none; asked again for *deadline* seconds.
 
@@ -127,17 +154,29 @@ def _cgroups() -> Iterable[str]:
 
 
 def _processes() -> Iterable[str]:
-    """Every process but this one and the kernel's own threads: pid, start time, command."""
+    """Every process of ours but this one: pid, start time, command. Ours are known by their environment and cgroup."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
             stat = Path("/proc", entry, "stat").read_text(errors="replace").rpartition(")")[2].split()
             command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = _environment(entry)
+            cgroup = Path("/proc", entry, "cgroup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
+        if not any(word in environment for word in _OUR_ENVIRONMENT) and not _OUR_CGROUP.search(cgroup):
+            continue
         if command and stat[0] not in "ZX":  # kernel threads and zombies have no command line
-            yield f"{entry} started={stat[19]} {command.strip()[:200]}"
+            host = _HOST_CGROUP.search(cgroup)
+            yield f"{entry} started={stat[19]} {host[0] if host else ''} {command.strip()[:200]}"
+
+
+def _environment(pid: str) -> bytes:
+    try:
+        return Path("/proc", pid, "environ").read_bytes()
+    except PermissionError:  # closed even to root by a security module, or by another user namespace: not ours
+        return b""
 
 
 def _sysctls() -> Iterable[str]:
