@@ -134,21 +134,27 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
 
 
 async def _drain(inputs: AsyncIterator[pb.ExecInput]) -> None:
-    """Let a caller end its input: one that still writes when the call ends sees no status and no error."""
+    """Let a caller end its side of the call: one that still writes when it ends sees no status and no error.
+
+    To end it is a write, too (grpc issue 36066): the last message is not the end.
+    """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_INPUT):
-            async for item in inputs:
-                if item.WhichOneof("input") == "eof":
-                    return
+            async for _ in inputs:
+                continue
 
 
 async def _feed(inputs: AsyncIterator[pb.ExecInput], process: Process) -> None:
-    """Pass input on until its end. What a command does not read, as `true` does not, is read here and dropped."""
+    """Pass input on until its end, then wait for the caller to end its side (see _drain).
+
+    What a command does not read, as `true` does not, is read here and dropped.
+    """
     is_read = True
     try:
         async for item in inputs:
             if item.WhichOneof("input") == "eof":
-                return
+                process.stdin.close()
+                is_read = False
             if is_read:
                 try:
                     process.stdin.write(item.stdin)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from agent.host import Host
 from agent.rpc.service import NodeAgent
 from agent.saved import SavedStates
 from coordinator.fleet import AgentClient, AgentShell
-from proto import agent_pb2_grpc
+from proto import agent_pb2, agent_pb2_grpc
 from proto.errors import CaasError, Code
 from proto.model import ClusterHost
 from proto.transport.client import open_unix_channel
@@ -134,6 +135,23 @@ async def test_exec_passes_streams_and_status(rig: Rig) -> None:
 async def test_a_command_that_does_not_read_its_input_is_no_error(rig: Rig) -> None:
     shell = AgentShell(rig.client, "demo", "ubuntu011")
     assert (await shell.run(["/bin/true"], stdin=b"x" * 1_000_000)).status == 0
+
+
+@pytest.mark.parametrize(("hostname", "last"), [("ubuntu011", "status"), ("nobody", "error")])
+async def test_a_call_does_not_end_before_its_caller_has_ended_its_side(rig: Rig, hostname: str, last: str) -> None:
+    """Else the caller's own end may meet the call's, and hide how it ended (grpc issue 36066)."""
+    call = rig.client._stub.Exec(timeout=10)
+    await call.write(
+        agent_pb2.ExecInput(start=agent_pb2.ExecInput.Start(cluster="demo", hostname=hostname, argv=["/bin/true"]))
+    )
+    await call.write(agent_pb2.ExecInput(eof=True))
+    assert (await call.read()).WhichOneof("output") == last
+    ended = asyncio.ensure_future(call.code())
+    done, _ = await asyncio.wait({ended}, timeout=0.3)
+    assert not done
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert await ended is grpc.StatusCode.OK
 
 
 async def test_exec_in_a_container_that_is_not_there(rig: Rig) -> None:
