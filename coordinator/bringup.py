@@ -7,27 +7,26 @@ a failure leaves what was done; the next `up` goes on from there.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format
 
 from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile
-from coordinator.fleet import AgentShell, Fleet, NatBoxClient
-from coordinator.journal import NATBOX as HOLDER_NATBOX
+from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
 from coordinator.keepsake import KeepSecrets, recall_secrets
 from coordinator.known import site_of
 from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
-from coordinator.preflight import NATBOX, Actions, check_lacks, check_losses, check_restarts
-from coordinator.progress import Progress
+from coordinator.preflight import NATBOX, check_lacks, check_losses, check_restarts
+from coordinator.prepared import Prepared
+from coordinator.progress import Phases, Progress
 from coordinator.reading import Reading
 from coordinator.runner import pending_steps, run_steps
+from coordinator.sending import Sender
 from coordinator.staging import at_generation, find_new_clones, steps_before, without_clones
-from coordinator.steps import Step
 from coordinator.survey import Survey, gather_all, survey
 from coordinator.teardown import holders_of
 from proto import types_pb2
@@ -36,35 +35,6 @@ from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 
 #: States of a cluster that was up once: what runs in it is not restarted without leave.
 WAS_UP = ("up", "changing", "broken")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """What was found and what follows from it: nothing has been changed yet.
-
-    `clones` are those that are to be made; `first` has their hosts as they are to be before that.
-    """
-
-    file: ClusterFile
-    record: Record
-    survey: Survey
-    compiled: Compiled
-    actions: Actions
-    behind: tuple[str, ...]
-    steps: tuple[Step, ...]
-    api_shell: AgentShell
-    clones: frozenset[str] = frozenset()
-    first: Mapping[str, ClusterHost] = field(default_factory=dict)
-
-    @property
-    def host_names(self) -> tuple[str, ...]:
-        """Those that something has to be sent to: pending actions, or an older generation."""
-        return tuple(name for name in self.compiled.hosts if self.actions.get(name) or name in self.behind)
-
-    @property
-    def natbox_pending(self) -> bool:
-        """Whether something has to be sent to NATBox."""
-        return self.compiled.natbox is not None and bool(self.actions.get(NATBOX) or NATBOX in self.behind)
 
 
 async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
@@ -133,111 +103,68 @@ async def up(
 
     REFUSED where that would remove or restart what is there, unless *remove* or *restart* allows it.
     """
-    began = time.monotonic()
-    phases: dict[str, float] = {}
+    phases = Phases()
     progress.phase = "look"
     async with progress.step("look", "look at hosts, preflight"):
         prepared = await prepare(fleet, journal, reading)
         check_losses(prepared.actions, remove=remove, restart=restart)
         was_up = prepared.record.state in WAS_UP
+        pending = await pending_steps(prepared.steps) if was_up else prepared.steps
         if was_up and not restart:
-            await check_restarts(prepared.steps)
+            await check_restarts(pending)
         if prepared.host_names or prepared.natbox_pending:
             await check_lacks(prepared.survey, prepared.compiled)
     for warning in prepared.compiled.warnings:
         progress.note(f"warning: {warning}")
-    phases["look"] = time.monotonic() - began
+    phases.end("look")
     journal.hold(prepared.file.name, holders_of(prepared.file))
-    journal.save(replace(prepared.record, state="changing" if was_up else "deploying"))
+    # Where nothing is to be done an interrupt breaks nothing.
+    is_idle = prepared.record.state == "up" and not (prepared.host_names or prepared.natbox_pending or pending)
+    if not is_idle:
+        journal.save(replace(prepared.record, state="changing" if was_up else "deploying"))
+    sender = Sender(prepared, progress)
     try:
-        writes = {"kernel": 0, "containers": 0}
-        ran: tuple[str, ...] = ()
-        if prepared.clones:
-            await _apply_first(prepared, progress, writes)
-            phases["hosts"] = time.monotonic() - began - sum(phases.values())
-            progress.phase = "nova"
-            ran = await run_steps(steps_before(prepared.steps, prepared.clones), progress)
-            phases["sources"] = time.monotonic() - began - sum(phases.values())
-        await _apply_hosts(prepared, progress, writes)
-        phases["clones" if prepared.clones else "hosts"] = time.monotonic() - began - sum(phases.values())
-        progress.phase = "nova"
-        ran += await run_steps(prepared.steps, progress)
-        phases["nova"] = time.monotonic() - began - sum(phases.values())
+        ran = await _work(prepared, sender, progress, phases)
     except BaseException:
-        journal.save(replace(prepared.record, state="broken" if was_up else "failed"))
+        if not is_idle:
+            journal.save(replace(prepared.record, state="broken" if was_up else "failed"))
         raise
     journal.save(replace(prepared.record, state="up"))
     nova = await nova_status(prepared.api_shell)
     return {
         "cluster": prepared.file.name,
         "generation": prepared.record.generation,
-        "seconds": round(time.monotonic() - began, 2),
-        "phases": {name: round(seconds, 2) for name, seconds in phases.items()},
+        "seconds": phases.total(),
+        "phases": phases.seconds(),
         "steps": list(ran),
         "computes_up": nova["computes_up"],
-        "writes": writes,
+        "writes": sender.writes,
     }
 
 
-async def _apply_first(prepared: Prepared, progress: Progress, writes: dict[str, int]) -> None:
-    """The hosts that clones are to be made on, without these."""
+async def _work(prepared: Prepared, sender: Sender, progress: Progress, phases: Phases) -> tuple[str, ...]:
+    """Hosts and NATBox, then nova's steps; in two stages where clones are to be made. Returns the steps that ran."""
     progress.phase = "hosts"
-
-    async def apply(name: str, desired: ClusterHost) -> None:
-        client = prepared.survey.hosts[name].agent
-        actions = await client.plan(desired)
-        async with progress.step(f"apply:{name}:sources", _title(name, actions)):
-            _count(writes, await client.apply(desired, _ignore))
-
-    await gather_all([apply(name, desired) for name, desired in prepared.first.items()])
-
-
-async def _apply_hosts(prepared: Prepared, progress: Progress, writes: dict[str, int]) -> None:
-    """Every host and NATBox that is behind, at once. The changing calls they make are added to *writes*.
-
-    Who is not in the file any more is asked to remove everything, and forgotten when it has.
-    """
-    progress.phase = "hosts"
-    file, cluster = prepared.file, prepared.file.name
-
-    async def apply_host(name: str) -> None:
-        client = prepared.survey.hosts[name].agent
-        async with progress.step(f"apply:{name}", _title(name, prepared.actions.get(name, ()))):
-            if name in file.hosts:
-                result = await client.apply(prepared.compiled.hosts[name], _ignore)
-            else:
-                result = await client.destroy(cluster, _ignore)
-                progress.journal.let_go(cluster, name)
-        _count(writes, result)
-
-    async def apply_natbox(client: NatBoxClient, table: GatewayTable) -> None:
-        async with progress.step(f"apply:{NATBOX}", _title(NATBOX, prepared.actions.get(NATBOX, ()))):
-            if file.natbox is not None:
-                result = await client.apply(table, _ignore)
-            else:
-                result = await client.destroy(cluster, _ignore)
-                progress.journal.let_go(cluster, HOLDER_NATBOX)
-        _count(writes, result)
-
-    work = [apply_host(name) for name in prepared.host_names]
-    if prepared.natbox_pending and prepared.survey.natbox and prepared.compiled.natbox:
-        work.append(apply_natbox(prepared.survey.natbox, prepared.compiled.natbox))
-    await gather_all(work)
-    for name in set(prepared.survey.hosts) - set(prepared.compiled.hosts):
-        progress.journal.let_go(cluster, name)  # it was asked, and has nothing
-
-
-def _count(writes: dict[str, int], result: types_pb2.ApplyEvent.Result) -> None:
-    writes["kernel"] += result.kernel_writes
-    writes["containers"] += result.container_writes
-
-
-def _title(name: str, actions: Sequence[types_pb2.Action]) -> str:
-    counts: dict[str, int] = {}
-    for action in actions:
-        counts[f"{action.verb} {action.kind}"] = counts.get(f"{action.verb} {action.kind}", 0) + 1
-    what = ", ".join(what if count == 1 else f"{what} x{count}" for what, count in counts.items())
-    return f"{name}: {what or 'nothing to change'}"
+    if not prepared.clones:
+        await sender.send_all()
+        phases.end("hosts")
+        progress.phase = "nova"
+        ran = await run_steps(prepared.steps, progress)
+        phases.end("nova")
+        return ran
+    await sender.send_first()
+    phases.end("hosts")
+    progress.phase = "nova"
+    before = steps_before(prepared.steps, prepared.clones)
+    ran = await run_steps(before, progress)
+    phases.end("sources")
+    progress.phase = "clones"
+    await sender.send_clones()
+    phases.end("clones")
+    progress.phase = "nova"
+    ran += await run_steps(prepared.steps, progress, done=frozenset(step.id for step in before))
+    phases.end("nova")
+    return ran
 
 
 def _compile(file: ClusterFile, found: Survey, record: Record | None) -> Compiled:
@@ -310,7 +237,3 @@ def _behind(found: Survey, compiled: Compiled) -> tuple[str, ...]:
 
 def _action(action: types_pb2.Action) -> dict[str, str]:
     return {"verb": action.verb, "kind": action.kind, "name": action.name, "why": action.why}
-
-
-def _ignore(_: types_pb2.ApplyEvent) -> None:
-    return None

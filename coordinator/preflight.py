@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from coordinator.compiling import Compiled
-from coordinator.runner import pending_steps
 from coordinator.steps import Step
 from coordinator.survey import Survey, gather_all
 from proto import types_pb2
@@ -58,11 +57,11 @@ class Restarting(Protocol):
         """The services that run now and that run() would restart."""
 
 
-async def check_restarts(steps: Sequence[Step]) -> None:
-    """REFUSED, with the list, where a pending step would restart a service of a cluster that is up."""
+async def check_restarts(pending: Sequence[Step]) -> None:
+    """REFUSED, with the list, where a *pending* step would restart a service of a cluster that is up."""
     lines = [
         f"  {step.id}: restart {', '.join(services)}"
-        for step in await pending_steps(steps)
+        for step in pending
         if isinstance(step, Restarting) and (services := await _running(step))
     ]
     if lines:

@@ -70,3 +70,25 @@ class Progress:
                 phase=self.phase,
             )
         )
+
+
+class Phases:
+    """How long each phase of some work took, by name, in seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """What went on since the last end, or the beginning, was *name*."""
+        now = time.monotonic()
+        self._seconds[name] = now - self._last
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        """Each phase's, rounded to 10 ms."""
+        return {name: round(seconds, 2) for name, seconds in self._seconds.items()}
+
+    def total(self) -> float:
+        """Since the beginning, rounded to 10 ms."""
+        return round(time.monotonic() - self._began, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coordinator.progress import Progress
 from coordinator.steps import Step, make_waves
@@ -27,8 +27,8 @@ async def _is_done(step: Step) -> bool:
         raise
 
 
-async def run_steps(steps: Sequence[Step], progress: Progress) -> tuple[str, ...]:
-    """Bring every step to done; returns the ids of those that had to run.
+async def run_steps(steps: Sequence[Step], progress: Progress, *, done: Collection[str] = ()) -> tuple[str, ...]:
+    """Bring every step to done; returns the ids of those that had to run. *done* are looked at and not told again.
 
     The first failure is raised after the steps under way have ended; nothing new is begun after it. A step
     whose run() ended well and whose done() still says no is UNVERIFIED.
@@ -45,7 +45,8 @@ async def run_steps(steps: Sequence[Step], progress: Progress) -> tuple[str, ...
             if failed.is_set():
                 return
             if await _is_done(step):
-                progress.skipped(step.id, step.title)
+                if step.id not in done:
+                    progress.skipped(step.id, step.title)
             else:
                 async with progress.step(step.id, step.title):
                     await step.run()

@@ -1,0 +1,44 @@
+"""A bring-up before its first change: what was found, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.compiling import Compiled
+from coordinator.config import ClusterFile
+from coordinator.fleet import AgentShell
+from coordinator.journal import Record
+from coordinator.preflight import NATBOX, Actions
+from coordinator.steps import Step
+from coordinator.survey import Survey
+from proto.model import ClusterHost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What was found and what follows from it: nothing has been changed yet.
+
+    `clones` are those that are to be made; `first` has their hosts as they are to be before that.
+    """
+
+    file: ClusterFile
+    record: Record
+    survey: Survey
+    compiled: Compiled
+    actions: Actions
+    behind: tuple[str, ...]
+    steps: tuple[Step, ...]
+    api_shell: AgentShell
+    clones: frozenset[str] = frozenset()
+    first: Mapping[str, ClusterHost] = field(default_factory=dict)
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Those that something has to be sent to: pending actions, or an older generation."""
+        return tuple(name for name in self.compiled.hosts if self.actions.get(name) or name in self.behind)
+
+    @property
+    def natbox_pending(self) -> bool:
+        """Whether something has to be sent to NATBox."""
+        return self.compiled.natbox is not None and bool(self.actions.get(NATBOX) or NATBOX in self.behind)
