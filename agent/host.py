@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from agent.core.apply import apply, plan_cluster
-from agent.core.doors import ContainerDoor, KernelDoor, Lack, ObservedContainer, ObservedNetwork
+from agent.core.doors import ContainerDoor, KernelDoor, Lack, MergeDoor, ObservedContainer, ObservedNetwork
 from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
@@ -21,10 +21,18 @@ log = logging.getLogger(__name__)
 class Host:
     """The operations behind the RPCs. Blocking; call from worker threads. Changes exclude each other."""
 
-    def __init__(self, name: str, kernel: KernelDoor, containers: ContainerDoor, saved: SavedStates) -> None:
+    def __init__(
+        self,
+        name: str,
+        kernel: KernelDoor,
+        containers: ContainerDoor,
+        saved: SavedStates,
+        merging: MergeDoor | None = None,
+    ) -> None:
         self.name = name
         self.kernel = kernel
         self.containers = containers
+        self._merging = merging
         self._saved = saved
         self._states = saved.load()
         self._lock = threading.Lock()
@@ -40,7 +48,8 @@ class Host:
     def lacks(self, desired: ClusterHost | None) -> list[Lack]:
         """What this machine lacks, for *desired* if given."""
         wanted = desired.state.containers if desired else ()
-        return [*self.kernel.lacks(), *self.containers.lacks(wanted)]
+        merging = self._merging.lacks() if self._merging and any(one.merge for one in wanted) else ()
+        return [*self.kernel.lacks(), *self.containers.lacks(wanted), *merging]
 
     def taken(self, cluster: str, network: ObservedNetwork) -> Taken:
         """What *cluster* must keep away from here."""
@@ -97,6 +106,7 @@ class Host:
 
     def restore(self) -> None:
         """After a start: make the host as saved. A cluster that cannot be restored is logged and left as it is."""
+        self._settle_merging()
         for cluster, desired in list(self._states.items()):
             try:
                 with self._lock:
@@ -156,10 +166,25 @@ class Host:
     def _save(self, desired: ClusterHost) -> None:
         self._saved.save(desired)
         self._states[desired.cluster] = desired
+        self._settle_merging()
 
     def _forget(self, cluster: str) -> None:
         self._saved.forget(cluster)
         self._states.pop(cluster, None)
+        self._settle_merging()
+
+    def _settle_merging(self) -> None:
+        """The kernel merges pages while any saved cluster wants that. Its failure is told, and is no dead end: without
+        it containers take more memory, and preflight asks."""
+        if self._merging is None:
+            return
+        try:
+            if any(one.merge for saved in self._states.values() for one in saved.state.containers):
+                self._merging.hold()
+            else:
+                self._merging.release()
+        except (CaasError, OSError) as exc:
+            log.error("the kernel's merging of pages: %s", exc)
 
 
 def _without(desired: ClusterHost, gone: AbstractSet[str]) -> ClusterHost:

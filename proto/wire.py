@@ -250,6 +250,7 @@ def container_to_wire(container: Container) -> pb.Container:
         roles=container.roles,
         clone_of=container.clone_of,
         running=container.running,
+        merge=container.merge,
     )
 
 
@@ -263,6 +264,7 @@ def container_from_wire(message: pb.Container) -> Container:
         roles=tuple(message.roles),
         clone_of=message.clone_of,
         running=message.running,
+        merge=message.merge,
     )
 
 

@@ -57,7 +57,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 #: What a run must leave as it found it; processes and cgroups are also other people's (tests/e2e looks at those).
-_KEPT = ("mounts", "namespaces", "links", "addresses", "routes", "rules", "nft", "sysctls", "files", "loops")
+_KEPT = ("mounts", "namespaces", "links", "addresses", "routes", "rules", "nft", "sysctls", "ksm", "files", "loops")
 _before = pytest.StashKey[fingerprint.Fingerprint]()
 
 

@@ -7,7 +7,6 @@ Our mark is `lxc.group`, a key that liblxc keeps and does nothing with by itself
 from __future__ import annotations
 
 import hashlib
-import platform
 import re
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def make_config(record: Record, place: Path, *, apparmor: bool) -> str:
         "# Written by caas, which overwrites it.",
         f"lxc.include = {_COMMON}",
         f"lxc.group = {container.mark}",
-        f"lxc.arch = {platform.machine()}",
         f"lxc.uts.name = {container.hostname}",
         f"lxc.rootfs.path = {prefix}:{expected_rootfs(record, place)}",
         # Mounts are made in the monitor's own mount namespace, and go with it even when it is killed.

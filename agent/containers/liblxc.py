@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agent.containers import density
 from agent.containers.config import LOG, expected_rootfs
 from agent.containers.record import Record
 from agent.containers.rootfs import ROOTFS, UPPER, Storage, check_rootfs
@@ -68,8 +69,10 @@ def check_startable(read_back: object, record: Record, place: Path) -> None:
         check_rootfs(place / ROOTFS, owner=f"container {name}", hint="")
 
 
-def start(container: Any, place: Path) -> int:
+def start(container: Any, place: Path, *, merge: bool = False) -> int:
     """Start it and return the PID of its init. FAILED with liblxc's reason. check_startable comes first.
+
+    *merge*: the kernel may merge its pages, see density.
 
     In a child that ends at once: liblxc moves the process that calls it into the container's monitor cgroup, which
     could not be removed as long as a worker sat in it.
@@ -79,6 +82,8 @@ def start(container: Any, place: Path) -> int:
     if child == 0:
         status = 1
         with contextlib.suppress(BaseException):
+            if merge:
+                density.merge_own_pages()
             status = 0 if container.start(useinit=False, daemonize=True, close_fds=True) else 1
         os._exit(status)
     if os.waitpid(child, 0)[1] != 0:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.containers import liblxc
+from agent.containers import density, liblxc
 from agent.containers.cgroups import Cgroups
 from agent.containers.config import (
     CONFIG,
@@ -27,7 +27,7 @@ from agent.containers.config import (
     make_hosts,
     read_mark,
 )
-from agent.containers.record import Record, container_to_json, read_record, write_record
+from agent.containers.record import Record, container_to_json, read_record, write_durably, write_record
 from agent.containers.rootfs import clone_rootfs, make_rootfs
 from agent.containers.trees import remove_tree, unmount_below
 from proto.errors import CaasError, Code, invalid
@@ -68,7 +68,8 @@ class Operations:
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 lxc, record = self._load_cached(name)
                 pid = max(int(lxc.init_pid), 0)
-                container = {**container_to_json(record.container), "running": pid > 0}
+                merge = record.container.merge and (not pid or density.is_merging(pid))
+                container = {**container_to_json(record.container), "running": pid > 0, "merge": merge}
                 memory = self._cgroups.memory_bytes(name) if pid else 0
                 seen.append({"container": container, "pid": pid, "memory_bytes": memory})
         return seen
@@ -190,13 +191,21 @@ class Operations:
     # ---- changing
 
     def change(self, after: Container) -> None:
-        """Take over hosts and roles of *after*, live. INVALID where anything else differs; NOT_FOUND."""
+        """Take over hosts and roles of *after*, live, and merge for its next start. INVALID where anything else
+        differs; NOT_FOUND."""
         place = self._existing(after.name)
         record = read_record(place)
         _check_changeable(record.container, after)
         if record.container.hosts != after.hosts:
             self._write_hosts(place, after)
+        if record.container.merge != after.merge:
+            self._write_config(place, replace(record, container=after))
         write_record(place, replace(record, container=after))
+        self.writes += 1
+
+    def _write_config(self, place: Path, record: Record) -> None:
+        """One that was made by an earlier version may set what `merge` needs otherwise."""
+        write_durably(place / CONFIG, make_config(record, place, apparmor=has_apparmor()))
         self.writes += 1
 
     def _existing(self, name: str) -> Path:
@@ -229,7 +238,7 @@ class Operations:
         self._sweep(name)  # a cgroup left by a killed monitor makes the start fail with "File exists"
         self._write_hosts(place, record.container)
         self.writes += 1
-        return liblxc.start(lxc, place)
+        return liblxc.start(lxc, place, merge=record.container.merge)
 
     def stop(self, name: str, patience: float) -> None:
         """Shut it down within *patience* seconds, else kill it; remove what liblxc leaves. Stopped is success."""

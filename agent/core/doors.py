@@ -97,6 +97,19 @@ class ObservedContainer:
     memory_bytes: int
 
 
+class MergeDoor(Protocol):
+    """The machine's merging of equal pages, which clusters with `density: high` want."""
+
+    def hold(self) -> None:
+        """Have it on for as long as this agent wants it. Writes nothing where it is on already."""
+
+    def release(self) -> None:
+        """This agent does not want it any more. The last one to say so puts back what was there before the first."""
+
+    def lacks(self) -> Sequence[Lack]:
+        """What the kernel would need for it and has not."""
+
+
 class ContainerDoor(Protocol):
     """The containers of one host (one lxcpath)."""
 

@@ -182,6 +182,14 @@ def _container_change(before: Container, after: Container, foreign: Mapping[str,
         verb = Verb.RESTART if before.running else Verb.CHANGE
         actions.append(Action(verb=verb, before=before, after=changed, why=why))
         current = changed
+    elif before.merge != after.merge:
+        # Both are inherited from whoever starts a process: there is no taking them back.
+        why = f"density {'high' if after.merge else 'normal'}: whether pages are merged is decided when it starts"
+        changed = replace(after, running=before.running)
+        actions.append(
+            Action(verb=Verb.RESTART if before.running else Verb.CHANGE, before=before, after=changed, why=why)
+        )
+        current = changed
     elif replace(before, running=after.running) != after:
         changed = replace(after, running=before.running)
         names = [name for name in ("hosts", "roles") if getattr(before, name) != getattr(after, name)]

@@ -204,24 +204,26 @@ class NetlinkDoor:
                     masquerade.delete_masquerade(self._nft, thing)
 
     def set_port_mark(self, container: Container) -> None:
-        what = f"mark port {container.nic.port} of container {container.name}"
+        nic, what = container.nic, f"mark port {container.nic.port} of container {container.name}"
         with self._lock, kernel_errors(what):
-            seen = links.list_links(self._connection)
-            port = seen.by_name.get(container.nic.port)
+            # By name: a dump of all links for each of many containers takes longer than starting them.
+            port = links.find_link(self._connection, nic.port)
             if port is None:
                 raise CaasError(Code.NOT_FOUND, f"{what}: there is no such link")
             if port.mark == container.mark:
                 return
-            if port.kind != "veth" or port.alias or master_name(seen, port) != container.nic.bridge:
+            bridge = links.find_link(self._connection, nic.bridge)
+            if port.kind != "veth" or port.alias or bridge is None or port.master != bridge.index:
+                master = master_name(links.list_links(self._connection), port)
                 raise CaasError(
                     Code.NOT_OWNED,
-                    f"{what}: it is a {port.kind or 'physical link'} on {master_name(seen, port) or 'no bridge'}"
+                    f"{what}: it is a {port.kind or 'physical link'} on {master or 'no bridge'}"
                     f"{f' called {port.alias!r}' if port.alias else ''}, "
-                    f"not an unmarked veth on {container.nic.bridge}",
+                    f"not an unmarked veth on {nic.bridge}",
                 )
             make_quiet((port.name,), netns=self._connection.netns, tally=self._tally)
             links.perform(self._connection, [links.set_link(port.index, mark=container.mark)])
-            self._tunnels.set_port(container)
+            self._tunnels.set_port(container, port, bridge)
 
     def datapath(self) -> Datapath:
         with self._lock:

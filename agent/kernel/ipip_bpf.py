@@ -170,7 +170,7 @@ class BpfTunnels:
         if PORTS not in self._maps:
             return
         wanted = {
-            nic.address.ip.packed: _PORT.pack(port.index, bytes.fromhex(nic.mac.replace(":", "")), bridge.mac)
+            nic.address.ip.packed: _port_entry(nic, port, bridge)
             for nic in nics
             if (port := seen.by_name.get(nic.port))
             and (bridge := seen.by_name.get(nic.bridge))
@@ -179,6 +179,11 @@ class BpfTunnels:
             and port.master == bridge.index
         }
         _rewrite(self._maps[PORTS], wanted)
+
+    def set_port(self, nic: Nic, port: SeenLink, bridge: SeenLink) -> None:
+        """One more container that packets go straight to."""
+        if PORTS in self._maps:
+            self._maps[PORTS].update(nic.address.ip.packed, _port_entry(nic, port, bridge))
 
     def drops(self, seen: Links) -> dict[str, int]:
         """Packets by reason since the first tunnel was made."""
@@ -337,6 +342,10 @@ def _pack_ends(local: IPv4Address, remote: IPv4Address | None) -> bytes:
 def _unpack_ends(entry: bytes) -> Ends:
     remote = IPv4Address(entry[4:])
     return Ends(IPv4Address(entry[:4]), None if remote == BROKEN else remote)
+
+
+def _port_entry(nic: Nic, port: SeenLink, bridge: SeenLink) -> bytes:
+    return _PORT.pack(port.index, bytes.fromhex(nic.mac.replace(":", "")), bridge.mac)
 
 
 def _pack_block(network: IPv4Network) -> bytes:

@@ -6,6 +6,7 @@ it to nft and to the BPF maps. It writes only what differs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,6 +25,9 @@ from agent.kernel.tunnel_sources import REASONS, Taken, find_taken
 from proto.errors import CaasError, Code
 from proto.model import Container, Ipip, Nic
 
+#: How long what others filter is believed while ports are added (seconds): asking takes a process.
+FILTERED_SECONDS = 1.0
+
 
 class Tunnels:
     """All through one connection. Not safe for several threads. Raises KernelError and CaasError.
@@ -39,6 +43,10 @@ class Tunnels:
         self._bpfs = BpfTunnels(connection)
         self._rules = TunnelRules(nft)
         self._nics: dict[str, Nic] = {}
+        #: Whether there are tunnels, as last seen; None: nobody has looked yet.
+        self._any: bool | None = None
+        #: What _is_filtered has found, and when (time.monotonic).
+        self._filtered: tuple[bool, float] | None = None
 
     def close(self) -> None:
         self._bpfs.close()
@@ -50,6 +58,7 @@ class Tunnels:
     def observe(self, seen: Links) -> list[Ipip]:
         """Every tunnel of ours. Where what is taken is not what should be, none is whole: see BROKEN."""
         found = [*self._kernels.observe(seen), *self._bpfs.observe(seen)]
+        self._any = bool(found)
         if not found:
             return []
         taken = self._taken(seen, found)
@@ -97,16 +106,21 @@ class Tunnels:
 
     def _settle(self, seen: Links) -> None:
         found = [*self._kernels.observe(seen), *self._bpfs.observe(seen)]
+        self._any = bool(found)
         taken = self._taken(seen, found)
         self._rules.make(self._chains(seen, taken, found))
         self._bpfs.refresh(seen, taken)
         self._set_ports(seen, found)
 
-    def set_port(self, container: Container) -> None:
-        """From now on packets for *container* may go straight to its port."""
+    def set_port(self, container: Container, port: SeenLink, bridge: SeenLink) -> None:
+        """From now on packets for *container* may go straight to its *port* of *bridge*."""
         self._nics[container.name] = container.nic
-        seen = links.list_links(self._connection)
-        self._set_ports(seen, self._bpfs.observe(seen))
+        if self._any is None:
+            seen = links.list_links(self._connection)
+            self._any = any(self.is_one(seen, link) for link in seen)
+            self._set_ports(seen, self._bpfs.observe(seen))
+        elif self._any and not self._is_filtered():
+            self._bpfs.set_port(container.nic, port, bridge)
 
     def local_of(self, name: str) -> IPv4Address | None:
         """Our address of the tunnel *name*; None where that is none of ours."""
@@ -125,7 +139,15 @@ class Tunnels:
     def _set_ports(self, seen: Links, found: list[Ipip]) -> None:
         """Bridge and nft are only passed by where nobody filters there."""
         if found:
-            self._bpfs.set_ports(seen, () if has_forward_filter(self._nft) else self._nics.values())
+            self._filtered = None
+            self._bpfs.set_ports(seen, () if self._is_filtered() else self._nics.values())
+
+    def _is_filtered(self) -> bool:
+        """Whether others filter what is forwarded. For ports that come one after the other: as seen a moment ago."""
+        now = time.monotonic()
+        if self._filtered is None or now - self._filtered[1] > FILTERED_SECONDS:
+            self._filtered = has_forward_filter(self._nft), now
+        return self._filtered[0]
 
     def _taken(self, seen: Links, found: list[Ipip]) -> Taken:
         names = {tunnel.name for tunnel in found}

@@ -52,6 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     from agent.containers.exec import ExecDoor
     from agent.host import Host
     from agent.kernel.door import NetlinkDoor
+    from agent.kernel.ksm import Merging
     from agent.saved import SavedStates
 
     options.run.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,8 @@ def _run(options: argparse.Namespace) -> None:
         contextlib.closing(ExecDoor(options.state)) as commands,
         NetlinkDoor(vlan=options.vlan, ipip=options.ipip) as kernel,
     ):
-        host = Host(options.name, kernel, containers, SavedStates(options.state / "desired"))
+        saved = SavedStates(options.state / "desired")
+        host = Host(options.name, kernel, containers, saved, Merging(options.state))
         asyncio.run(_serve(options, host, commands))
 
 

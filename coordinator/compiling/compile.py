@@ -30,6 +30,7 @@ from proto.names import make_bridge_name, make_port_name, make_vlan_name
 
 IMAGE_CONTROLLER = "nova-controller"
 IMAGE_COMPUTE = "nova-compute"
+DENSITY_HIGH = "high"
 NO_FACTS = "no host was asked: underlay MTU 1500 and ipip are assumed"
 
 
@@ -139,6 +140,8 @@ class _Work:
             hosts=hosts,
             roles=spec.roles,
             clone_of=spec.clone_of,
+            # A controller's memory holds the cloud's secrets, and there is one of it: not worth what merging tells.
+            merge=self.file.density == DENSITY_HIGH and not spec.is_controller,
         )
 
     def _nic(self, spec: ContainerSpec) -> Nic:

@@ -99,7 +99,7 @@ class _Writer:
 
 
 def _container(container: Container) -> dict[str, Any]:
-    return {
+    found: dict[str, Any] = {
         "name": container.hostname,
         "address": str(container.nic.address),
         "mac": container.nic.mac,
@@ -108,3 +108,6 @@ def _container(container: Container) -> dict[str, Any]:
         "roles": list(container.roles),
         "clone_of": container.clone_of or None,
     }
+    if container.merge:
+        found["density"] = "high"
+    return found

@@ -18,6 +18,8 @@ from proto.errors import Code
 #: Those of coordinator.nova; a test compares the two.
 VIRT_DRIVERS = ("fake", "fake-small", "fake-medium")
 API_WORKERS_MAX = 64
+#: What computes take of memory (docs/density.md).
+DENSITIES = ("normal", "high")
 #: How packets get from one host's block to another's. `auto` is decided for each pair by probing.
 OVERLAYS = ("ipip", "direct", "vxlan", "auto")
 #: Keys that lead to a thing in the file: ("containers", "ubuntu011", "address").
@@ -160,6 +162,7 @@ class NovaOptions:
 class ClusterFile:
     """One cluster. Mappings keep the file's order. `file` is what messages call it.
 
+    `density` (of DENSITIES): `high` has the hosts' kernels merge the equal pages of computes.
     `warnings` say what of the file has no effect and why; `obstacles` what stands against bringing it up, though it
     can be compiled: check_deployable() raises them.
     """
@@ -170,6 +173,7 @@ class ClusterFile:
     networks: Mapping[str, Network]
     containers: Mapping[str, ContainerSpec]
     nova: NovaOptions = NovaOptions()
+    density: str = DENSITIES[0]
     file: str = field(default="", compare=False)
     places: Mapping[Path, Place] = field(default_factory=dict, compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False)

@@ -10,6 +10,7 @@ from coordinator.config import tree
 from coordinator.config.check_routed import make_blocks
 from coordinator.config.cluster import (
     API_WORKERS_MAX,
+    DENSITIES,
     OVERLAYS,
     VIRT_DRIVERS,
     ClusterFile,
@@ -54,9 +55,9 @@ class DocumentReader:
             self._report,
             place=root.place,
             required=("hosts", "networks", "containers"),
-            optional=("name", "natbox", "nova"),
+            optional=("name", "natbox", "nova", "density"),
         )
-        for key in ("name", "hosts", "natbox", "networks", "containers", "nova"):
+        for key in ("name", "hosts", "natbox", "networks", "containers", "nova", "density"):
             if top.node(key) is not None:
                 self._places[(key,)] = top.where(key)
         self._places[()] = root.place
@@ -76,6 +77,7 @@ class DocumentReader:
                 key: spec for key, fields in self._named(top, "containers", "container") if (spec := _spec(key, fields))
             },
             nova=self._nova(top),
+            density=top.choice("density", DENSITIES) or DENSITIES[0],
             file=self._report.file,
             places=self._places,
         )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from agent.kernel.ksm import Merging
 from coordinator.lab import leftovers, wiring
 from coordinator.lab.certificates import Authority
 from coordinator.lab.daemons import COORDINATOR, Service, make_services, make_settings, make_uid, prove_uid
@@ -205,6 +206,7 @@ class Lab:
                 leftovers.check_no_mounts(folder)
                 shutil.rmtree(folder)
         leftovers.remove_lxc_locks(places.state)
+        Merging(places.state).sweep()  # the agents that had the kernel merge pages are gone with their state
         with locked(SHARED_LOCK, what="what all labs share", wait=SHARED_WAIT):
             if not any(path.is_dir() for path in LABS.iterdir()):
                 restore_limits()

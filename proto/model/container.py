@@ -49,7 +49,8 @@ class Container:
 
     `image` names a declaration; which build of it is used is decided when the container is made, and never
     again. `running` is what is wanted, or what is seen. `clone_of` is "" or the container whose root file
-    system this one starts from.
+    system this one starts from. `merge`: the kernel may keep equal pages of it and of others once (KSM), for which
+    its addresses are not randomised (docs/density.md).
     """
 
     kind: ClassVar[str] = "container"
@@ -61,6 +62,7 @@ class Container:
     roles: tuple[str, ...]
     clone_of: str = ""
     running: bool = True
+    merge: bool = False
 
     def __post_init__(self) -> None:
         check_hostname(self.hostname)

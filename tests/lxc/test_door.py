@@ -482,3 +482,45 @@ def test_sixty_four(door: LxcDoor, container: Make, capsys: pytest.CaptureFixtur
     with capsys.disabled():
         print("\n64 containers:", ", ".join(f"{verb} {value:.2f} s" for verb, value in seconds.items()))
     assert door.observe() == ()
+
+
+def ksm_of(pid: int) -> tuple[str, bool]:
+    """Whether the kernel may merge its pages, and whether its addresses are fixed, in the kernel's own words."""
+    stat = dict(line.split(maxsplit=1) for line in Path(f"/proc/{pid}/ksm_stat").read_text().splitlines())
+    return stat["ksm_merge_any:"], int(Path(f"/proc/{pid}/personality").read_text(), 16) == ADDR_NO_RANDOMIZE
+
+
+ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
+MERGES, DOES_NOT = ("yes", True), ("no", False)
+
+
+@pytest.mark.skipif("ksm_merge_any" not in Path("/proc/self/ksm_stat").read_text(), reason="the kernel does not tell")
+def test_only_dense_containers_have_their_pages_merged(open_door: Callable[..., LxcDoor], container: Make) -> None:
+    door = open_door(workers=1)  # the same process starts both
+    dense, plain = container(1, merge=True), container(2)
+    for one in (dense, plain):
+        door.create(one)
+        door.start(one)
+    pids = {seen.container.name: seen.pid for seen in door.observe()}
+    assert [ksm_of(pids[one.name]) for one in (dense, plain)] == [MERGES, DOES_NOT]
+    said = inside(pids[dense.name], "cat", "/proc/1/ksm_stat")
+    assert "ksm_merge_any: yes" in said
+    assert {seen.container.name: seen.container.merge for seen in door.observe()} == {
+        dense.name: True,
+        plain.name: False,
+    }
+    for one in (dense, plain):  # the other way round, at the next start
+        door.stop(one)
+        door.change(one, replace(one, merge=not one.merge))
+        door.start(one)
+    pids = {seen.container.name: seen.pid for seen in door.observe()}
+    assert [ksm_of(pids[one.name]) for one in (dense, plain)] == [DOES_NOT, MERGES]
+
+
+@pytest.mark.skipif("ksm_merge_any" not in Path("/proc/self/ksm_stat").read_text(), reason="the kernel does not tell")
+def test_a_dense_container_that_was_started_otherwise_is_seen_as_it_is(door: LxcDoor, container: Make) -> None:
+    one = container()
+    door.create(one)
+    door.start(one)
+    door.change(one, replace(one, merge=True))
+    assert [seen.container.merge for seen in door.observe()] == [False]

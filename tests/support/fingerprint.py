@@ -61,6 +61,7 @@ def take() -> Fingerprint:
             "cgroups": frozenset(_cgroups()),
             "processes": frozenset(_processes()),
             "sysctls": frozenset(_sysctls()),
+            "ksm": frozenset(_ksm()),
             "files": frozenset(line for folder in FOLDERS for line in _tree(folder)),
             "bpf": frozenset(_bpf()),
             "loops": frozenset(_loops()),
@@ -133,6 +134,14 @@ def _without_noise(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_noise(inner) for inner in value]
     return value
+
+
+def _ksm() -> Iterable[str]:
+    """What of the kernel's merging of pages somebody has set; the rest are counters."""
+    for name in ("run", "pages_to_scan", "sleep_millisecs"):
+        path = Path("/sys/kernel/mm/ksm", name)
+        if path.exists():
+            yield f"{name} {path.read_text().strip()}"
 
 
 def _names(folder: str) -> Iterable[str]:

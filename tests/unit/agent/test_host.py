@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.doors import Lack
 from agent.host import Host
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
@@ -192,3 +193,50 @@ def test_a_saved_state_that_cannot_be_read_is_an_error_never_skipped(tmp_path: P
     (tmp_path / "demo.json").write_text('{"cluster": ')
     with pytest.raises(CaasError, match=r"demo\.json"):
         make_host(tmp_path)
+
+
+class FakeMerging:
+    """MergeDoor in memory."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def hold(self) -> None:
+        self.calls.append("hold")
+
+    def release(self) -> None:
+        self.calls.append("release")
+
+    def lacks(self) -> tuple[Lack, ...]:
+        return (Lack(what="no KSM", mend="another kernel"),)
+
+
+def test_pages_are_merged_while_a_saved_cluster_wants_it(tmp_path: Path) -> None:
+    merging, dense = FakeMerging(), replace(make_container(), merge=True)
+    kernel, containers, saved = FakeKernel(foreign=[TRUNK]), FakeContainers(), SavedStates(tmp_path)
+    host = Host("host1", kernel, containers, saved, merging)
+    apply(host, make_desired(dense))
+    assert merging.calls == ["hold"]
+    other = make_container("other", number=51, cluster="blue", vid=200)
+    apply(host, make_desired(other, cluster="blue", vid=200))
+    assert merging.calls == ["hold", "hold"]
+    Host("host1", kernel, containers, saved, merging).restore()
+    assert merging.calls[2:] == ["hold"]
+    host.destroy("demo", dry_run=False, **ignore)
+    assert set(merging.calls[3:]) == {"release"}
+
+
+def test_a_failed_apply_lets_go_of_merging(tmp_path: Path) -> None:
+    merging, containers = FakeMerging(), FakeContainers()
+    host = Host("host1", FakeKernel(foreign=[TRUNK]), containers, SavedStates(tmp_path), merging)
+    containers.fail("start", "demo.ubuntu011")
+    with pytest.raises(CaasError, match="simulated"):
+        apply(host, make_desired(replace(make_container(), merge=True)))
+    assert merging.calls == ["hold", "release"]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_merging_is_asked_of_the_kernel_only_where_it_is_wanted(tmp_path: Path, merge: bool) -> None:
+    host = Host("host1", FakeKernel(foreign=[TRUNK]), FakeContainers(), SavedStates(tmp_path), FakeMerging())
+    lacks = host.lacks(make_desired(replace(make_container(), merge=merge)))
+    assert [lack.what for lack in lacks] == (["no KSM"] if merge else [])

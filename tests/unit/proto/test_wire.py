@@ -58,6 +58,7 @@ containers = st.builds(
     cluster=labels,
     hostname=labels,
     image=labels,
+    merge=st.booleans(),
     nic=st.builds(
         Nic, bridge=labels, port=labels, mac=macs, mtu=mtus, address=interfaces, gateway=st.none() | addresses
     ),

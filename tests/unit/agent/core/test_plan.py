@@ -97,6 +97,15 @@ def test_a_new_mtu_restarts_a_container_and_says_so() -> None:
     assert "mtu 1500 -> 1400" in plan[0].why
 
 
+@pytest.mark.parametrize(("running", "verb"), [(True, "restart"), (False, "change")])
+@pytest.mark.parametrize("merge", [True, False])
+def test_density_is_decided_at_the_start(merge: bool, running: bool, verb: str) -> None:
+    before = replace(make_container(running=running), merge=not merge)
+    plan = make_plan(make_state(replace(before, merge=merge)), make_state(before), FOREIGN)
+    assert lines(plan) == [f"{verb} container demo.ubuntu011"]
+    assert f"density {'high' if merge else 'normal'}" in plan[0].why
+
+
 def test_the_image_of_a_container_was_decided_when_it_was_made() -> None:
     before = make_container()
     assert make_plan(make_state(replace(before, image="newer")), make_state(before), FOREIGN) == ()

@@ -479,3 +479,13 @@ def test_what_runs_otherwise_than_compile_would_have_it_is_refused_not_changed()
     clone = dataclasses.replace(two, clone_of="ubuntu011")
     with pytest.raises(ConfigError, match=r"make it again from nova-compute instead of ubuntu011"):
         compile_cluster(_load(BASE + ONE + TWO), None, Remembered.of({"host1": [one], "host2": [clone]}))
+
+
+@pytest.mark.parametrize(
+    ("density", "merged"), [("", []), ("density: normal\n", []), ("density: high\n", ["ubuntu012"])]
+)
+def test_high_density_is_for_containers_that_are_nothing_but_computes(density: str, merged: list[str]) -> None:
+    compiled = compile_cluster(_load(density + BASE + ONE + TWO))
+    assert [name for name, container in _containers(compiled).items() if container.merge] == merged
+    shown = [one for host in to_document(compiled)["hosts"].values() for one in host["containers"]]
+    assert [one["name"] for one in shown if one.get("density") == "high"] == merged

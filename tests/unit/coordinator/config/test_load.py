@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import ContainerSpec, Host, NatBox, NovaOptions, VlanNetwork, load_bytes, load_file
+from coordinator.config import ConfigError, ContainerSpec, Host, NatBox, NovaOptions, VlanNetwork, load_bytes, load_file
 from coordinator.config.cluster import API_WORKERS_MAX, VIRT_DRIVERS
 from coordinator.nova import roles
 from proto.errors import CaasError, Code
@@ -155,3 +155,14 @@ def test_roles_expand_in_one_order() -> None:
     assert not roles.holds_controller_role(["compute"])
     with pytest.raises(KeyError):
         roles.expand_roles(["controler"])
+
+
+@pytest.mark.parametrize("density", ["normal", "high"])
+def test_density(density: str) -> None:
+    assert load_bytes(f"{MINIMAL}density: {density}\n".encode(), file="m.yaml").density == density
+    assert load_bytes(MINIMAL.encode(), file="m.yaml").density == "normal"
+
+
+def test_a_density_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="density: unknown density 'highest'"):
+        load_bytes(f"{MINIMAL}density: highest\n".encode(), file="m.yaml")
