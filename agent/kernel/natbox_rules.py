@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from agent.kernel.inside import run_inside
 from agent.kernel.natbox_layout import INNER, MARK_OUT, make_inner_subnet, read_inner_vid
+from agent.kernel.nft import Nft
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 from proto.marks import HOST, Mark
 
 TABLE = "caas_natbox"
-TIMEOUT = 20.0
 #: Drops that only the kernel's stack can see, by the name of the set (per VID) or counter that keeps them.
 VLAN_REASONS = {"to_natbox": "to NATBox's own address", "astray": "not to the uplink"}
 UNASKED = "unasked"
@@ -145,8 +140,7 @@ class NatboxRules:
         self._chains = chains
         self.numbers = (0, 0)
         """The ifindexes of trunk and uplink as they are now."""
-        self._netns = netns
-        self._tally = tally
+        self._nft = Nft(netns=netns, tally=tally)
 
     def is_there(self) -> bool:
         """Whether the table has exactly our chains with exactly our rules."""
@@ -157,19 +151,18 @@ class NatboxRules:
 
     def check(self) -> None:
         """Let the kernel try the table without keeping it. UNSUPPORTED where it lacks something."""
-        arguments = ["-c", "-f", "-"]
-        done = self._run(arguments, make_script(self._chains, self.numbers))
-        if done.returncode:
-            raise CaasError(Code.UNSUPPORTED, _failed(arguments, done).message)
+        try:
+            self._nft.try_script(make_script(self._chains, self.numbers), what="try NATBox's nft rules")
+        except CaasError as exc:
+            raise CaasError(Code.UNSUPPORTED, exc.message, hint=exc.hint) from exc
 
     def make(self) -> None:
-        self._tally.add()
-        self._nft("-f", "-", script=make_script(self._chains, self.numbers))
+        self._nft.change_by_script(make_script(self._chains, self.numbers), what="make NATBox's nft rules")
 
     def remove(self) -> None:
         """Already gone is success."""
-        self._tally.add()
-        self._nft("-f", "-", script=f"table ip {TABLE}\ndelete table ip {TABLE}\n")
+        script = f"table ip {TABLE}\ndelete table ip {TABLE}\n"
+        self._nft.change_by_script(script, what="remove NATBox's nft rules")
 
     def vlan_drops(self) -> dict[int, dict[str, int]]:
         """What the rules dropped of each VID since its entry was made, by reason."""
@@ -181,7 +174,7 @@ class NatboxRules:
 
     def unasked(self) -> int:
         """How many packets came in from the uplink that no connection had asked for."""
-        for item in self._list("counter", name=UNASKED):
+        for item in self._nft.list_thing("counter", "ip", TABLE, UNASKED):
             if "counter" in item:
                 return int(item["counter"]["packets"])
         return 0
@@ -191,14 +184,14 @@ class NatboxRules:
         element = f"{{ {make_inner_subnet(vid).network_address} }}"
         # Deleting what is not there fails: added first, in the same transaction, it always is.
         verbs = ((verb, name) for name in VLAN_REASONS for verb in ("add", "delete"))
-        self._tally.add()
-        self._nft("-f", "-", script="".join(f"{verb} element ip {TABLE} {name} {element}\n" for verb, name in verbs))
+        script = "".join(f"{verb} element ip {TABLE} {name} {element}\n" for verb, name in verbs)
+        self._nft.change_by_script(script, what=f"forget the drops of VID {vid}")
 
     def _seen(self) -> dict[str, list[str]] | None:
         # `list table` fetches the sets' elements even when told not to (nft 1.0.6), thousands perhaps.
         found: dict[str, list[str]] = {}
         ours = False
-        for item in self._list("ruleset", "-t"):
+        for item in self._nft.list_ruleset("ip"):
             kind, thing = next(iter(item.items()))
             if kind == "table" and thing["name"] == TABLE:
                 ours = True
@@ -210,41 +203,9 @@ class NatboxRules:
 
     def _elements(self, name: str) -> list[tuple[int, int]]:
         found = []
-        for item in self._list("set", name=name):
+        for item in self._nft.list_thing("set", "ip", TABLE, name):
             for element in item.get("set", {}).get("elem", ()):
                 each = element["elem"]
                 vid = read_inner_vid(ipaddress.IPv4Address(each["val"]))
                 found.append((vid, int(each["counter"]["packets"])))
         return found
-
-    def _list(self, kind: str, *options: str, name: str = "") -> list[Mapping[str, dict[str, Any]]]:
-        arguments = ["-j", *options, "list", kind, "ip", *([TABLE, name] if name else [])]
-        done = self._run(arguments, "")
-        if done.returncode:
-            if "No such file or directory" in done.stderr:
-                return []
-            raise _failed(arguments, done)
-        return list(json.loads(done.stdout)["nftables"])
-
-    def _nft(self, *arguments: str, script: str) -> None:
-        done = self._run(list(arguments), script)
-        if done.returncode:
-            raise _failed(list(arguments), done)
-
-    def _run(self, arguments: list[str], script: str) -> subprocess.CompletedProcess[str]:
-        def run() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                ["nft", *arguments], input=script, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
-
-        try:
-            return run_inside(self._netns, run)
-        except FileNotFoundError as exc:
-            raise CaasError(Code.UNSUPPORTED, "nft is not there", hint="apt-get install nftables") from exc
-        except subprocess.TimeoutExpired as exc:
-            raise CaasError(Code.TIMEOUT, f"nft {' '.join(arguments)}: no end after {TIMEOUT:.0f} s") from exc
-
-
-def _failed(arguments: list[str], done: subprocess.CompletedProcess[str]) -> CaasError:
-    said = (done.stderr.strip() or "no word").splitlines()
-    return CaasError(Code.FAILED, f"nft {' '.join(arguments)} ended with {done.returncode}: {'; '.join(said[:3])}")

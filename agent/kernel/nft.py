@@ -17,7 +17,7 @@ from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 
 SONAME = "libnftables.so.1"
-OUTPUT_HANDLE, OUTPUT_JSON = 1 << 3, 1 << 4  # nftables/libnftables.h
+OUTPUT_HANDLE, OUTPUT_JSON, OUTPUT_TERSE = 1 << 3, 1 << 4, 1 << 11  # nftables/libnftables.h
 Command = Mapping[str, Any]
 
 
@@ -51,22 +51,40 @@ class Nft:
         """Every chain of every table, with hook and policy where it has them."""
         return self._run(json.dumps({"nftables": [{"list": {"chains": None}}]}), "list nft chains")
 
-    def _run(self, text: str, what: str) -> list[dict[str, Any]]:
+    def list_ruleset(self, family: str) -> list[dict[str, Any]]:
+        """Every table of *family* with its chains and rules, without the elements of sets."""
+        return self._run(f"list ruleset {family}", f"list nft rules of {family}", flags=OUTPUT_TERSE)
+
+    def list_thing(self, kind: str, family: str, table: str, name: str) -> list[dict[str, Any]]:
+        """The set, counter, … called *name*; empty where it or its table is not there."""
+        listing = self._run(f"list {kind}s {family}", f"list nft {kind}s of {family}", flags=OUTPUT_TERSE)
+        if not any(
+            (each.get(kind, {}).get("table"), each.get(kind, {}).get("name")) == (table, name) for each in listing
+        ):
+            return []
+        return self._run(f"list {kind} {family} {table} {name}", f"list nft {kind} {name}")
+
+    def try_script(self, script: str, *, what: str) -> None:
+        """Let the kernel try *script* and keep nothing of it. Raises as `change` does."""
+        self._run(script, what, dry_run=True)
+
+    def _run(self, text: str, what: str, *, flags: int = 0, dry_run: bool = False) -> list[dict[str, Any]]:
         with self._lock:
-            status, output, error = run_inside(self.netns, lambda: _run_command(text))
+            status, output, error = run_inside(self.netns, lambda: _run_command(text, flags, dry_run))
         if status:
             raise CaasError(_code(error), f"{what}: {_first_line(error)}", hint=_hint(error))
         return list(json.loads(output)["nftables"]) if output else []
 
 
-def _run_command(text: str) -> tuple[int, str, str]:
+def _run_command(text: str, flags: int, dry_run: bool) -> tuple[int, str, str]:
     library = _libnftables()
     # A context holds a netlink socket of the namespace it was made in: one for each call.
     context = library.nft_ctx_new(0)
     if not context:
         return 1, "", "no context: out of memory"
     try:
-        library.nft_ctx_output_set_flags(context, OUTPUT_HANDLE | OUTPUT_JSON)
+        library.nft_ctx_output_set_flags(context, OUTPUT_HANDLE | OUTPUT_JSON | flags)
+        library.nft_ctx_set_dry_run(context, dry_run)
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         status = library.nft_run_cmd_from_buffer(context, text.encode())
@@ -88,6 +106,7 @@ def _libnftables() -> ctypes.CDLL:
     library.nft_ctx_new.restype, library.nft_ctx_new.argtypes = pointer, (ctypes.c_uint32,)
     library.nft_ctx_free.restype, library.nft_ctx_free.argtypes = None, (pointer,)
     library.nft_ctx_output_set_flags.argtypes = (pointer, ctypes.c_uint)
+    library.nft_ctx_set_dry_run.restype, library.nft_ctx_set_dry_run.argtypes = None, (pointer, ctypes.c_bool)
     library.nft_ctx_buffer_output.argtypes = library.nft_ctx_buffer_error.argtypes = (pointer,)
     library.nft_run_cmd_from_buffer.argtypes = (pointer, text)
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
