@@ -155,7 +155,8 @@ class _Work:
             port=make_port_name(self.file.name, spec.name),
             mac=self.macs[spec.name],
             mtu=self.mtus[network.name],
-            address=IPv4Interface((self.addresses[spec.name], network.subnet_on(spec.host).prefixlen)),
+            # A number: an address would be written out and read again.
+            address=IPv4Interface((int(self.addresses[spec.name]), network.subnet_on(spec.host).prefixlen)),
             gateway=network.gateway_on(spec.host),
         )
 

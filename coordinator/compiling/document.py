@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -12,7 +11,7 @@ from proto.model import Container, Forward, HostState, Ipip, Link, Route, Vlan
 
 def to_document(compiled: Compiled) -> dict[str, Any]:
     """*compiled* as plain dicts, lists, numbers and text. Keys and items are in a stable order."""
-    writer = _Writer(compiled.unresolved)
+    writer = _Writer(compiled)
     gateways = compiled.natbox.gateways if compiled.natbox else ()
     return {
         "cluster": compiled.cluster,
@@ -33,22 +32,27 @@ def to_document(compiled: Compiled) -> dict[str, Any]:
 class _Writer:
     """Writes states. Hosts of a large cluster name each other's addresses a million times: each is written once."""
 
-    def __init__(self, unresolved: Mapping[IPv4Address, str]) -> None:
-        self._shown: dict[IPv4Address | IPv4Network | None, str | None] = {None: None}
-        for address, name in unresolved.items():
-            self._shown[address] = self._shown[IPv4Network(address)] = name
-        self._lists: dict[tuple[IPv4Network, ...], list[str | None]] = {}
+    def __init__(self, compiled: Compiled) -> None:
+        #: By id, which are those of objects that *compiled* holds: the hash of an address takes longer than its text.
+        self._shown: dict[int, str] = {}
+        self._holder = compiled
+        self._names: dict[IPv4Address | IPv4Network, str] = {}
+        for address, name in compiled.unresolved.items():
+            self._names[address] = self._names[IPv4Network(address)] = name
+        self._lists: dict[int, list[str | None]] = {}
 
     def _show(self, value: IPv4Address | IPv4Network | None) -> str | None:
-        shown = self._shown.get(value)
-        if shown is None and value is not None:
-            shown = self._shown[value] = str(value)
+        if value is None:
+            return None
+        shown = self._shown.get(id(value))
+        if shown is None:
+            shown = self._shown[id(value)] = self._names.get(value) or str(value)
         return shown
 
     def _show_all(self, values: tuple[IPv4Network, ...]) -> list[str | None]:
-        if values not in self._lists:
-            self._lists[values] = [self._show(value) for value in values]
-        return self._lists[values]
+        if id(values) not in self._lists:
+            self._lists[id(values)] = [self._show(value) for value in values]
+        return self._lists[id(values)]
 
     def host(self, state: HostState) -> dict[str, Any]:
         """The document of one host."""

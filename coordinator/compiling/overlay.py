@@ -174,7 +174,7 @@ class Overlay:
         names = {far: self._tunnel_name(host, far) for far in self._far_ends(host)}
         for far, block, far_end, tunnel_to in self._flat:
             # A host that is tunnelled to is known by its underlay address: the far end's rules lead back to it.
-            src = end if end in tunnel_to else own
+            src = end if tunnel_to and end in tunnel_to else own
             if src is not None and far != host:
                 yield Route(dst=block, dev=names[far], src=src, encap=None if self._paired else far_end)
         for far in self._peers.get(host, ()):
