@@ -49,6 +49,7 @@ def make_config(record: Record, place: Path, *, apparmor: bool) -> str:
     container = record.container
     base = cgroup_base(place.parent)
     prefix = "overlay" if record.storage is Storage.OVERLAY else "dir"
+    # Without lxc.arch: with it liblxc sets the personality of its own, and what density has set is lost.
     lines = [
         "# Written by caas, which overwrites it.",
         f"lxc.include = {_COMMON}",
