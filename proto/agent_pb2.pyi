@@ -15,7 +15,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports")
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports")
     class HostLink(_message.Message):
         __slots__ = ("name", "kind", "mtu", "up", "addresses")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class ProbeReply(_message.Message):
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     DATAPATH_VLAN_FIELD_NUMBER: _ClassVar[int]
     DATAPATH_IPIP_FIELD_NUMBER: _ClassVar[int]
+    DATAPATH_VXLAN_FIELD_NUMBER: _ClassVar[int]
     LACKS_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +55,7 @@ class ProbeReply(_message.Message):
     kernel: str
     datapath_vlan: str
     datapath_ipip: str
+    datapath_vxlan: str
     lacks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Lack]
     links: _containers.RepeatedCompositeFieldContainer[ProbeReply.HostLink]
     routes: _containers.RepeatedScalarFieldContainer[str]
@@ -62,7 +64,7 @@ class ProbeReply(_message.Message):
     taken_links: _containers.RepeatedScalarFieldContainer[str]
     taken_subnets: _containers.RepeatedScalarFieldContainer[str]
     taken_ports: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("cluster",)

@@ -108,6 +108,11 @@ def make_ipip_name(local: IPv4Address, remote: IPv4Address | None) -> str:
     return readable if len(readable) <= IFNAME_MAX else make_link_name(f"t{remote} from {local}", kind="ipip")
 
 
+def make_vxlan_name() -> str:
+    """`vxlans`: a host has one, whatever the number of clusters and far ends."""
+    return "vxlans"
+
+
 def make_port_name(cluster: str, container: str) -> str:
     """The host's end of a container's veth pair: `CLUSTER.CONTAINER` where it fits."""
     return make_link_name(f"{cluster}.{container}", kind="veth")

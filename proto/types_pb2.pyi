@@ -63,15 +63,29 @@ class Ipip(_message.Message):
     mark: Mark
     def __init__(self, name: _Optional[str] = ..., local: _Optional[str] = ..., remote: _Optional[str] = ..., mtu: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
+class Vxlan(_message.Message):
+    __slots__ = ("name", "local", "mtu", "mark")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    local: str
+    mtu: int
+    mark: Mark
+    def __init__(self, name: _Optional[str] = ..., local: _Optional[str] = ..., mtu: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
 class Link(_message.Message):
-    __slots__ = ("bridge", "vlan", "ipip")
+    __slots__ = ("bridge", "vlan", "ipip", "vxlan")
     BRIDGE_FIELD_NUMBER: _ClassVar[int]
     VLAN_FIELD_NUMBER: _ClassVar[int]
     IPIP_FIELD_NUMBER: _ClassVar[int]
+    VXLAN_FIELD_NUMBER: _ClassVar[int]
     bridge: Bridge
     vlan: Vlan
     ipip: Ipip
-    def __init__(self, bridge: _Optional[_Union[Bridge, _Mapping]] = ..., vlan: _Optional[_Union[Vlan, _Mapping]] = ..., ipip: _Optional[_Union[Ipip, _Mapping]] = ...) -> None: ...
+    vxlan: Vxlan
+    def __init__(self, bridge: _Optional[_Union[Bridge, _Mapping]] = ..., vlan: _Optional[_Union[Vlan, _Mapping]] = ..., ipip: _Optional[_Union[Ipip, _Mapping]] = ..., vxlan: _Optional[_Union[Vxlan, _Mapping]] = ...) -> None: ...
 
 class Address(_message.Message):
     __slots__ = ("link", "address")

@@ -29,6 +29,7 @@ from proto.model import (
     Route,
     Rule,
     Vlan,
+    Vxlan,
 )
 
 T = TypeVar("T")
@@ -104,6 +105,8 @@ def link_to_wire(link: Link) -> pb.Link:
         case Ipip():
             ipip = pb.Ipip(name=link.name, local=str(link.local), remote=_text(link.remote), mtu=link.mtu, mark=mark)
             return pb.Link(ipip=ipip)
+        case Vxlan():
+            return pb.Link(vxlan=pb.Vxlan(name=link.name, local=str(link.local), mtu=link.mtu, mark=mark))
 
 
 def link_from_wire(message: pb.Link) -> Link:
@@ -132,6 +135,15 @@ def link_from_wire(message: pb.Link) -> Link:
                     remote=_ip("remote", ipip.remote) if ipip.remote else None,
                     mtu=ipip.mtu,
                     mark=mark_from_wire(ipip.mark),
+                )
+        case "vxlan":
+            with _field("vxlan"):
+                vxlan = message.vxlan
+                return Vxlan(
+                    name=vxlan.name,
+                    local=_ip("local", vxlan.local),
+                    mtu=vxlan.mtu,
+                    mark=mark_from_wire(vxlan.mark),
                 )
     raise invalid("a link of no known kind", hint="the other side may be newer: upgrade this one")
 

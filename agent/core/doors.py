@@ -22,9 +22,10 @@ from proto.model import (
     Route,
     Rule,
     Vlan,
+    Vxlan,
 )
 
-NetworkThing = Bridge | Vlan | Ipip | Address | Route | Rule | Masquerade | Forward
+NetworkThing = Bridge | Vlan | Ipip | Vxlan | Address | Route | Rule | Masquerade | Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,11 @@ from proto.model import (
     Thing,
     Verb,
     Vlan,
+    Vxlan,
 )
 
 #: Bottom first: each may stand on what comes before it.
-_ORDER = ("bridge", "vlan", "ipip", "address", "route", "rule", "masquerade", "forward", "container")
+_ORDER = ("bridge", "vlan", "ipip", "vxlan", "address", "route", "rule", "masquerade", "forward", "container")
 
 
 def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, ForeignLink]) -> Plan:
@@ -93,14 +94,14 @@ def scope(state: HostState, cluster: str, *, desired: HostState, others: HostSta
 def _owner(thing: Thing, owners: Mapping[str, str]) -> str:
     """Whose *thing* is: a cluster's, HOST's where clusters share it, or "" for what stands on a link of others.
 
-    *owners* has those of the links. A rule has no mark and no link: its addresses say whose it is, so whoever wants
-    it has it.
+    *owners* has those of the links. A rule, and a route by a link of the host's own, has no mark: its addresses say
+    whose it is, so whoever wants it has it.
     """
     match thing:
         case Address():
             return owners.get(thing.link, "")
         case Route():
-            return owners.get(thing.dev, "")
+            return owners.get(thing.dev, "") if thing.dev else HOST
         case Rule():
             return HOST
         case Gateway() | GatewayPath():
@@ -123,7 +124,7 @@ def _by_identity(state: HostState) -> dict[tuple[str, str], Thing]:
 
 
 def _identity(thing: Thing) -> tuple[str, str]:
-    return ("link" if isinstance(thing, Bridge | Vlan | Ipip) else thing.kind, thing.name)
+    return ("link" if isinstance(thing, Bridge | Vlan | Ipip | Vxlan) else thing.kind, thing.name)
 
 
 def _creation(thing: Thing, why: str) -> list[Action]:
@@ -214,7 +215,7 @@ def _creation_rank(action: Action) -> tuple[int, int]:
 def _check_names(plan: Plan, foreign: Mapping[str, ForeignLink]) -> None:
     for action in plan:
         names: tuple[str, ...] = ()
-        if action.verb is Verb.CREATE and isinstance(action.after, Bridge | Vlan | Ipip):
+        if action.verb is Verb.CREATE and isinstance(action.after, Bridge | Vlan | Ipip | Vxlan):
             names = (action.after.name,)
         elif action.verb is Verb.CREATE and isinstance(action.after, Container):
             names = (action.after.nic.port,)

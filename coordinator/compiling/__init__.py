@@ -2,7 +2,16 @@
 
 from coordinator.compiling.compile import NO_FACTS, Compiled, compile_cluster, image_of
 from coordinator.compiling.document import to_document
-from coordinator.compiling.facts import MTU_ASSUMED, Facts, HostFacts, Placed, Remembered
+from coordinator.compiling.facts import (
+    MTU_ASSUMED,
+    Facts,
+    HostFacts,
+    Pair,
+    Placed,
+    Remembered,
+    Way,
+    pair_of,
+)
 
 __all__ = [
     "MTU_ASSUMED",
@@ -10,9 +19,12 @@ __all__ = [
     "Compiled",
     "Facts",
     "HostFacts",
+    "Pair",
     "Placed",
     "Remembered",
+    "Way",
     "compile_cluster",
     "image_of",
+    "pair_of",
     "to_document",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
-from coordinator.compiling.facts import Facts, Placed, Remembered
+from coordinator.compiling.facts import Facts, Pair, Placed, Remembered
 from coordinator.compiling.overlay import FIRST_BRIDGE, Overlay, make_forwards
 from coordinator.compiling.refuse import check_kept
 from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork, VlanNetwork
@@ -31,6 +31,8 @@ from proto.names import make_bridge_name, make_port_name, make_vlan_name
 IMAGE_CONTROLLER = "nova-controller"
 IMAGE_COMPUTE = "nova-compute"
 DENSITY_HIGH = "high"
+#: With more pairs than this, a warning says only how many.
+PAIRS_SHOWN = 6
 NO_FACTS = "no host was asked: underlay MTU 1500 and ipip are assumed"
 
 
@@ -63,8 +65,6 @@ def compile_cluster(
     """
     remembered = remembered or Remembered()
     report = Report(file.file or file.name)
-    _check_overlays(file, report)
-    report.check(code=Code.UNSUPPORTED)
     _check_underlay(file, facts, report)
     _check_taken(file, facts, report)
     ends = _choose_ends(file)
@@ -88,7 +88,7 @@ def compile_cluster(
         hosts=work.hosts(containers, generation),
         natbox=work.gateways(containers, generation),
         removed=tuple(placed for name, placed in remembered.containers.items() if name not in file.containers),
-        warnings=_warnings(file, facts),
+        warnings=_warnings(file, facts, overlay),
         unresolved={ends[name]: name for name, host in file.hosts.items() if host.address is None},
     )
 
@@ -238,14 +238,6 @@ def _choose_ends(file: ClusterFile) -> dict[str, IPv4Address]:
     return ends
 
 
-def _check_overlays(file: ClusterFile, report: Report) -> None:
-    for name, network in file.routed.items():
-        if network.overlay in ("direct", "vxlan"):
-            path = ("networks", name, "overlay")
-            message = f"overlay {network.overlay} is not there yet"
-            report.add(file.place(*path), ".".join(path), message, hint="write overlay: ipip")
-
-
 def _check_underlay(file: ClusterFile, facts: Facts | None, report: Report) -> None:
     """A route of a host that holds an address of the underlay is the underlay's subnet: no network may touch it."""
     if facts is None:
@@ -307,14 +299,14 @@ def _check_link_names(file: ClusterFile, report: Report) -> None:
             report.add(file.place("containers", name), f"containers.{name}", message, hint="rename the container")
 
 
-def _warnings(file: ClusterFile, facts: Facts | None) -> tuple[str, ...]:
+def _warnings(file: ClusterFile, facts: Facts | None, overlay: Overlay) -> tuple[str, ...]:
     found = []
     if facts is None:
         found.append(NO_FACTS)
     elif silent := [name for name in file.hosts if name not in facts.hosts]:
         found.append(f"nothing is known of {', '.join(silent)}: MTU 1500 is assumed there")
-    if any(network.overlay == "auto" for network in file.routed.values()):
-        found.append("overlay auto: no pair of hosts was probed: ipip is taken for all")
+    if unprobed := overlay.ways.unprobed():
+        found.append(f"overlay auto: {_list_pairs(unprobed)} not probed: ipip is taken for them")
     used = {spec.network for spec in file.containers.values()}
     vlans = used & file.vlans.keys()
     if vlans and vlans < used:
@@ -330,6 +322,12 @@ def _warnings(file: ClusterFile, facts: Facts | None) -> tuple[str, ...]:
     found += [_tell(problem) for problem in file.warnings]
     found += [f"caas up will refuse this: {_tell(problem)}" for problem in file.obstacles]
     return tuple(found)
+
+
+def _list_pairs(pairs: Sequence[Pair]) -> str:
+    if len(pairs) > PAIRS_SHOWN:
+        return f"{len(pairs)} pairs of hosts were"
+    return f"{', '.join(f'{one} and {other}' for one, other in pairs)} were"
 
 
 def _tell(problem: Problem) -> str:

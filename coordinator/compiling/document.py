@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from coordinator.compiling.compile import Compiled
-from proto.model import Container, Forward, HostState, Ipip, Link, Route, Vlan
+from proto.model import Container, Forward, HostState, Ipip, Link, Route, Vlan, Vxlan
 
 
 def to_document(compiled: Compiled) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class _Writer:
     def _route(self, route: Route) -> dict[str, Any]:
         found: dict[str, Any] = {
             "dst": self._show(route.dst),
-            "dev": route.dev,
+            "dev": route.dev or None,
             "via": self._show(route.via),
             "src": self._show(route.src),
             "table": route.table,
@@ -99,6 +99,8 @@ class _Writer:
             found |= {"parent": link.parent, "vid": link.vid, "master": link.master}
         if isinstance(link, Ipip):
             found |= {"local": self._show(link.local), "remote": self._show(link.remote)}
+        if isinstance(link, Vxlan):
+            found["local"] = self._show(link.local)
         return found
 
 

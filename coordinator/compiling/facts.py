@@ -31,11 +31,32 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How packets get from one of two hosts to the other: "direct", "ipip" or "vxlan", and why so."""
+
+    method: str
+    why: str
+
+
+#: Two hosts by name, in the order of the alphabet.
+Pair = tuple[str, str]
+
+
+def pair_of(one: str, other: str) -> Pair:
+    """The two as a key of Facts.pairs."""
+    return (one, other) if one < other else (other, one)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a file's hosts, by name, and of NATBox (None where it was not asked)."""
+    """What is known of a file's hosts, by name, and of NATBox (None where it was not asked).
+
+    `pairs` has the way between each two hosts that were probed, for `overlay: auto`.
+    """
 
     hosts: Mapping[str, HostFacts]
     natbox: HostFacts | None = None
+    pairs: Mapping[Pair, Way] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Routed networks: each host's bridges, tunnels, routes, rules and translation. Pure and deterministic.
 
-Every two hosts that have containers are joined by a tunnel, and every host that a network is to be tunnelled to with
-each host of that network. By construction the destinations of the routes over a tunnel are exactly the inner sources
-that may come out of it.
+Every two hosts that have containers are joined, and every host that a network is to be tunnelled to with each host of
+that network: by an ipip tunnel, by the vxlan device of each host, or directly, through the underlay that both are on.
+By construction the destinations of the routes over a tunnel are exactly the inner sources that may come out of it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from coordinator.compiling.facts import MTU_ASSUMED, Facts, Remembered
+from coordinator.compiling.facts import Facts, Remembered
+from coordinator.compiling.ways import DIRECT, IPIP, OVERHEADS, VXLAN, Ways
 from coordinator.config import ClusterFile, RoutedNetwork
 from coordinator.config.problem import Report
 from proto.marks import HOST, TUNNEL_RULE_PRIORITY, TUNNEL_TABLE, Mark
 from proto.model import (
-    IPIP_OVERHEAD,
     Address,
     Bridge,
     Forward,
@@ -26,8 +26,9 @@ from proto.model import (
     Masquerade,
     Route,
     Rule,
+    Vxlan,
 )
-from proto.names import make_ipip_name, make_link_name, make_routed_bridge_name
+from proto.names import make_ipip_name, make_link_name, make_routed_bridge_name, make_vxlan_name
 
 #: The bridge of the first routed network of a host; what LXC's own is called.
 FIRST_BRIDGE = "lxcbr0"
@@ -84,9 +85,9 @@ class Overlay:
             )
             for host, places in self.places.items()
         }
-        #: Every block with its host, that host's end, and the far ends that its network is tunnelled to.
+        #: Every block with its host, and the far ends that its network is tunnelled to.
         self._flat = [
-            (host, place.block, ends[host], frozenset(place.network.tunnel_to))
+            (host, place.block, frozenset(place.network.tunnel_to))
             for host, places in self.places.items()
             for place in places.values()
         ]
@@ -95,7 +96,15 @@ class Overlay:
         self._paired = len(self._involved) <= PAIRED_MAX
         self._exempted: dict[str, tuple[IPv4Network, ...]] = {}
         self._blocks = [place.block for places in self.places.values() for place in places.values()]
-        self.mtu = self._path_mtu(self._involved) - IPIP_OVERHEAD
+        overlays = [network.overlay for network in file.routed.values()]
+        self.ways = Ways(
+            overlays[0] if overlays else IPIP,
+            facts,
+            involved=self._involved,
+            homes=self.places.keys(),
+            peers=self._peers,
+        )
+        self.mtu = self.ways.mtu()
 
     def state(self, host: str, mtus: Mapping[str, int]) -> HostState:
         """What *host* has of it, without containers; *mtus* are those of the networks."""
@@ -127,7 +136,7 @@ class Overlay:
         for name, mtu in mtus.items():
             if mtu > self.mtu:
                 message = f"the tunnels carry {self.mtu}, but its containers run with MTU {mtu}"
-                hint = f"raise the underlay's MTU to {mtu + IPIP_OVERHEAD} where it is lower"
+                hint = f"raise the underlay's MTU to {mtu + self.ways.overhead()} where it is lower"
                 report.add(self._file.place("networks", name), f"networks.{name}", message, hint=hint)
         return mtus
 
@@ -154,33 +163,49 @@ class Overlay:
         return make_ipip_name(self._ends[host], self._ends[far] if self._paired else None)
 
     def _tunnels(self, host: str, routes: Iterable[Route]) -> Iterable[Link]:
+        methods = {far: self.ways.method(host, far) for far in self._far_ends(host)}
+        ipips = [far for far, method in methods.items() if method == IPIP]
         if not self._paired:
-            names = dict.fromkeys(route.dev for route in routes)
-            mtu = self._path_mtu(self._involved) - IPIP_OVERHEAD
-            return [self._tunnel(host, name, None, mtu) for name in names]
-        return [
-            self._tunnel(
-                host, self._tunnel_name(host, far), self._ends[far], self._path_mtu((host, far)) - IPIP_OVERHEAD
-            )
-            for far in self._far_ends(host)
-        ]
+            mtu = min(map(self.ways.underlay_mtu, self._involved)) - OVERHEADS[IPIP]
+            found = [self._tunnel(host, name, None, mtu) for name in {self._tunnel_name(host, far) for far in ipips}]
+        else:
+            found = [
+                self._tunnel(host, self._tunnel_name(host, far), self._ends[far], self.ways.room(host, far))
+                for far in ipips
+            ]
+        return [*found, *([self._vxlan(host)] if VXLAN in methods.values() else [])]
 
-    def _tunnel(self, host: str, name: str, remote: IPv4Address | None, mtu: int) -> Ipip:
+    def _tunnel(self, host: str, name: str, remote: IPv4Address | None, mtu: int) -> Link:
         return Ipip(name=name, local=self._ends[host], remote=remote, mtu=mtu, mark=Mark(HOST, name))
+
+    def _vxlan(self, host: str) -> Link:
+        """All clusters share it: what is said of it follows from the host alone."""
+        name, mtu = make_vxlan_name(), self.ways.underlay_mtu(host) - OVERHEADS[VXLAN]
+        return Vxlan(name=name, local=self._ends[host], mtu=mtu, mark=Mark(HOST, name))
 
     def _routes(self, host: str) -> Iterable[Route]:
         end = self._ends[host]
         own = next(iter(self.places[host].values())).gateway if host in self.places else None
-        names = {far: self._tunnel_name(host, far) for far in self._far_ends(host)}
-        for far, block, far_end, tunnel_to in self._flat:
+        ways = {far: self._way(host, far) for far in self._far_ends(host)}
+        for far, block, tunnel_to in self._flat:
             # A host that is tunnelled to is known by its underlay address: the far end's rules lead back to it.
             src = end if tunnel_to and end in tunnel_to else own
             if src is not None and far != host:
-                yield Route(dst=block, dev=names[far], src=src, encap=None if self._paired else far_end)
+                dev, via, encap = ways[far]
+                yield Route(dst=block, dev=dev, via=via, src=src, encap=encap)
         for far in self._peers.get(host, ()):
-            far_end = self._ends[far]
-            encap = None if self._paired else far_end
-            yield Route(dst=IPv4Network(far_end), dev=names[far], table=TUNNEL_TABLE, encap=encap)
+            dev, via, encap = ways[far]
+            yield Route(dst=IPv4Network(self._ends[far]), dev=dev, via=via, table=TUNNEL_TABLE, encap=encap)
+
+    def _way(self, host: str, far: str) -> tuple[str, IPv4Address | None, IPv4Address | None]:
+        """What routes from *host* to *far* have: dev, via and encap."""
+        end = self._ends[far]
+        method = self.ways.method(host, far)
+        if method == DIRECT:
+            return "", end, None
+        if method == VXLAN:
+            return make_vxlan_name(), None, end
+        return self._tunnel_name(host, far), None, None if self._paired else end
 
     def _rules(self, host: str) -> Iterable[Rule]:
         for place in self.places.get(host, {}).values():
@@ -192,13 +217,6 @@ class Overlay:
                         dst=IPv4Network((peer, _WHOLE)),
                         table=TUNNEL_TABLE,
                     )
-
-    def _path_mtu(self, hosts: Iterable[str]) -> int:
-        return min((self._underlay_mtu(host) for host in hosts), default=MTU_ASSUMED)
-
-    def _underlay_mtu(self, host: str) -> int:
-        found = self._facts.hosts.get(host) if self._facts else None
-        return found.underlay_mtu if found and found.underlay_mtu else MTU_ASSUMED
 
 
 def choose_bridges(file: ClusterFile, facts: Facts | None, remembered: Remembered) -> dict[tuple[str, str], str]:

@@ -54,10 +54,14 @@ def _owner(thing: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datapath:
-    """Which realisation of each kind of device a host uses: "kernel", "bpf", or "" where it can do neither."""
+    """Which realisation of each kind of device a host uses: "kernel", "bpf", or "" where it can do neither.
+
+    A vxlan is the kernel's own or none.
+    """
 
     vlan: str = ""
     ipip: str = ""
+    vxlan: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

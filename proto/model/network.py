@@ -14,12 +14,15 @@ from proto.names import check_ifname
 KIND_BRIDGE = "bridge"
 KIND_VLAN = "vlan"
 KIND_IPIP = "ipip"
+KIND_VXLAN = "vxlan"
 VID_MIN, VID_MAX = 1, 4094
 MTU_MIN, MTU_MAX = 576, 65535
 TABLE_MAIN = 254
 PORT_MAX = 65535
 #: What an outer IPv4 header without options takes of each packet (RFC 2003).
 IPIP_OVERHEAD = 20
+#: The same and UDP's, VXLAN's and Ethernet's header (RFC 7348, section 5).
+VXLAN_OVERHEAD = 50
 
 
 def check_vid(vid: int) -> int:
@@ -94,7 +97,31 @@ class Ipip:
             raise invalid(f"tunnel {self.name}: both ends are {self.local}")
 
 
-Link = Bridge | Vlan | Ipip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vxlan:
+    """This host's end, at the underlay address *local*, of every way in VXLAN (RFC 7348): the kernel's own device.
+
+    It is up, without an address, with loose reverse-path filtering. Where a packet goes its route says (Route.encap);
+    only inner sources that a route of ours sends back by it are taken, from the far end of that route.
+    """
+
+    kind: ClassVar[str] = KIND_VXLAN
+    name: str
+    local: ipaddress.IPv4Address
+    mtu: int
+    mark: Mark
+
+    def __post_init__(self) -> None:
+        check_ifname(self.name)
+        check_mtu(self.mtu)
+
+    @property
+    def remote(self) -> None:
+        """As that of an Ipip which leads to any far end."""
+        return None
+
+
+Link = Bridge | Vlan | Ipip | Vxlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +150,8 @@ def _show(address: int, length: int) -> str:
 class Route:
     """An IPv4 route in *table*; `via` and `src` may be None. Ours by its protocol number (proto.marks).
 
-    `encap` is where the outer header goes, for a `dev` that is a tunnel without a remote; else None.
+    `encap` is where the outer header goes, for a `dev` that is a tunnel without a remote; else None. `dev` "" is the
+    link of the host's own that `via` is on, whatever it is called.
     """
 
     kind: ClassVar[str] = "route"
@@ -134,9 +162,14 @@ class Route:
     table: int = TABLE_MAIN
     encap: ipaddress.IPv4Address | None = None
 
+    def __post_init__(self) -> None:
+        if not self.dev and self.via is None:
+            raise invalid(f"route to {self.dst}: it needs a link, or a next hop")
+
     @property
     def name(self) -> str:
-        return f"{_show(int(self.dst.network_address), self.dst.prefixlen)} dev {self.dev} table {self.table}"
+        way = f"dev {self.dev}" if self.dev else "direct"
+        return f"{_show(int(self.dst.network_address), self.dst.prefixlen)} {way} table {self.table}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from proto.model.container import Container
 from proto.model.gateway import Gateway, GatewayPath
-from proto.model.network import Address, Bridge, Forward, Ipip, Masquerade, Route, Rule, Vlan
+from proto.model.network import Address, Bridge, Forward, Ipip, Masquerade, Route, Rule, Vlan, Vxlan
 
-Thing = Bridge | Vlan | Ipip | Address | Route | Rule | Masquerade | Forward | Container | Gateway | GatewayPath
+Thing = Bridge | Vlan | Ipip | Vxlan | Address | Route | Rule | Masquerade | Forward | Container | Gateway | GatewayPath
 
 
 class Verb(enum.Enum):

@@ -2,7 +2,8 @@
 
     CASE/cluster.yaml    the file
     CASE/before.yaml     (may be there) what was brought up before, and runs
-    CASE/facts.json      (may be there) {"hosts": {HOST: {"links": {LINK: MTU}, "routes": [SUBNET]}}, "natbox": {…}}
+    CASE/facts.json      (may be there) {"hosts": {HOST: {"links": {LINK: MTU}, "routes": [SUBNET], "underlay_mtu": MTU}
+                         }, "natbox": {…}, "pairs": {"HOST HOST": {"method", "why"}}}
     CASE/compile.json    what `caas compile --json` prints, or
     CASE/error.txt       what it says instead: the code, the message, the hint
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.compiling import Facts, HostFacts, Remembered, compile_cluster, to_document
+from coordinator.compiling import Facts, HostFacts, Remembered, Way, compile_cluster, pair_of, to_document
 from coordinator.config import load_bytes
 from proto.errors import CaasError
 
@@ -28,7 +29,11 @@ CASES = sorted(path.parent.name for path in HERE.glob("*/cluster.yaml"))
 
 
 def _host_facts(found: dict[str, Any]) -> HostFacts:
-    return HostFacts(links=found["links"], routes=tuple(IPv4Network(route) for route in found.get("routes", ())))
+    return HostFacts(
+        links=found["links"],
+        routes=tuple(IPv4Network(route) for route in found.get("routes", ())),
+        underlay_mtu=found.get("underlay_mtu"),
+    )
 
 
 def _facts(case: Path) -> Facts | None:
@@ -39,6 +44,7 @@ def _facts(case: Path) -> Facts | None:
     return Facts(
         hosts={name: _host_facts(host) for name, host in found["hosts"].items()},
         natbox=_host_facts(found["natbox"]) if "natbox" in found else None,
+        pairs={pair_of(*names.split()): Way(**way) for names, way in found.get("pairs", {}).items()},
     )
 
 

@@ -8,7 +8,20 @@ from ipaddress import IPv4Network
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedContainer, ObservedNetwork
 from proto.errors import CaasError, Code
-from proto.model import Address, Bridge, Container, Datapath, Forward, HostState, Ipip, Masquerade, Route, Rule, Vlan
+from proto.model import (
+    Address,
+    Bridge,
+    Container,
+    Datapath,
+    Forward,
+    HostState,
+    Ipip,
+    Masquerade,
+    Route,
+    Rule,
+    Vlan,
+    Vxlan,
+)
 
 
 class Failing:
@@ -44,7 +57,7 @@ class FakeKernel(Failing):
             return tuple(thing for thing in self.things.values() if isinstance(thing, kinds))
 
         state = HostState(
-            links=of(Bridge, Vlan, Ipip),  # type: ignore[arg-type]
+            links=of(Bridge, Vlan, Ipip, Vxlan),  # type: ignore[arg-type]
             addresses=of(Address),  # type: ignore[arg-type]
             routes=of(Route),  # type: ignore[arg-type]
             rules=of(Rule),  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from proto.model import (
     Route,
     Rule,
     Vlan,
+    Vxlan,
 )
 from proto.wire import (
     cluster_host_from_wire,
@@ -52,6 +53,7 @@ vlans = st.builds(
     Vlan, name=labels, parent=labels, vid=st.integers(1, 4094), mtu=mtus, master=labels | st.just(""), mark=marks
 )
 ipips = st.builds(Ipip, name=labels, local=addresses, remote=st.none() | far, mtu=mtus, mark=marks)
+vxlans = st.builds(Vxlan, name=labels, local=addresses, mtu=mtus, mark=marks)
 ports = st.integers(1, 65535)
 containers = st.builds(
     Container,
@@ -77,7 +79,7 @@ def unique(things: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object,
 
 states = st.builds(
     HostState,
-    links=unique(bridges | vlans | ipips),
+    links=unique(bridges | vlans | ipips | vxlans),
     addresses=unique(st.builds(Address, link=labels, address=interfaces)),
     routes=unique(
         st.builds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,8 @@ from agent.core.apply import perform
 from agent.core.doors import ForeignLink
 from agent.core.plan import make_plan, scope
 from proto.errors import CaasError, Code
-from proto.model import HostState, Plan, Verb
+from proto.marks import Mark
+from proto.model import HostState, Plan, Route, Verb, Vxlan
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_tunnelled, make_vlan
 
@@ -183,3 +184,25 @@ def test_applying_the_plan_to_what_was_observed_gives_what_is_desired(desired: H
 
 def key(state: HostState) -> tuple[object, ...]:
     return (frozenset(state.links), frozenset(state.containers))
+
+
+def test_a_route_by_the_hosts_own_link_belongs_to_whoever_wants_it() -> None:
+    mine = Route(dst=IPv4Network("10.9.2.0/24"), dev="", via=IPv4Address("192.168.2.26"))
+    theirs = replace(mine, dst=IPv4Network("10.9.3.0/24"))
+    nobodys = replace(mine, dst=IPv4Network("10.9.4.0/24"))
+    foreign = replace(mine, dst=IPv4Network("10.9.5.0/24"), dev="eth9")
+    seen = HostState(routes=(mine, theirs, nobodys, foreign))
+    found = scope(seen, "demo", desired=HostState(routes=(mine,)), others=HostState(routes=(theirs,)))
+    assert found.routes == (mine, nobodys)
+
+
+def test_a_vxlan_comes_before_its_routes_and_goes_after_them() -> None:
+    vxlan = Vxlan(name="vxlans", local=IPv4Address("192.168.2.25"), mtu=1450, mark=Mark("host", "vxlans"))
+    route = Route(dst=IPv4Network("10.9.2.0/24"), dev="vxlans", encap=IPv4Address("192.168.2.26"))
+    wanted = HostState(routes=(route,), links=(vxlan,))
+    made = make_plan(wanted, HostState(), {})
+    assert [(action.verb, action.thing) for action in made] == [(Verb.CREATE, vxlan), (Verb.CREATE, route)]
+    gone = make_plan(HostState(), wanted, {})
+    assert [(action.verb, action.thing) for action in gone] == [(Verb.DELETE, route), (Verb.DELETE, vxlan)]
+    with pytest.raises(CaasError, match="a dummy named vxlans exists and is not ours"):
+        make_plan(wanted, HostState(), {"vxlans": ForeignLink(name="vxlans", kind="dummy", mtu=1500, up=True)})
