@@ -13,7 +13,7 @@ from agent.core.doors import ContainerDoor, KernelDoor, Lack, MergeDoor, Observe
 from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
-from proto.model import Action, ClusterHost, Container, Cost, HostState, Plan, Verb
+from proto.model import Action, ClusterHost, Container, Cost, HostState, Plan, Verb, Vxlan
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,13 @@ class Host:
 
     def lacks(self, desired: ClusterHost | None) -> list[Lack]:
         """What this machine lacks, for *desired* if given."""
-        wanted = desired.state.containers if desired else ()
+        state = desired.state if desired else HostState()
+        wanted = state.containers
+        found = [*self.kernel.lacks()]
+        if any(isinstance(link, Vxlan) for link in state.links) and not self.kernel.datapath().vxlan:
+            found.append(Lack(what="vxlan devices: this kernel makes none", mend="modprobe vxlan"))
         merging = self._merging.lacks() if self._merging and any(one.merge for one in wanted) else ()
-        return [*self.kernel.lacks(), *self.containers.lacks(wanted), *merging]
+        return [*found, *self.containers.lacks(wanted), *merging]
 
     def taken(self, cluster: str, network: ObservedNetwork) -> Taken:
         """What *cluster* must keep away from here."""

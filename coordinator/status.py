@@ -56,7 +56,7 @@ async def _look(known: Known, host: str) -> tuple[str, dict[str, Any], list[dict
         return host, {"agent": exc.code.value, "datapath": {}, "message": exc.message}, _missing(known, host, "unknown")
     described = {
         "agent": "up",
-        "datapath": {"vlan": probe.datapath_vlan, "ipip": probe.datapath_ipip},
+        "datapath": {"vlan": probe.datapath_vlan, "ipip": probe.datapath_ipip, "vxlan": probe.datapath_vxlan},
         "generation": probe.generations.get(known.file.name, 0),
     }
     there = {item.container.hostname: _describe(host, item) for item in seen.containers}

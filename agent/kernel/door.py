@@ -24,12 +24,14 @@ from agent.kernel.tally import Tally
 from agent.kernel.tunnels import Tunnels
 from agent.kernel.vlan_bpf import BpfVlans, is_far_end
 from agent.kernel.vlan_kernel import KernelVlans, master_name
+from agent.kernel.vxlan import Vxlans
 from proto.errors import CaasError, Code, invalid
 from proto.marks import ROUTE_PROTOCOL
 from proto.model import (
     KIND_BRIDGE,
     KIND_IPIP,
     KIND_VLAN,
+    KIND_VXLAN,
     Address,
     Bridge,
     Container,
@@ -41,6 +43,7 @@ from proto.model import (
     Route,
     Rule,
     Vlan,
+    Vxlan,
 )
 
 Realisation = Literal["auto", "kernel", "bpf"]
@@ -64,6 +67,7 @@ class NetlinkDoor:
         self._kernel_vlans = KernelVlans(self._connection)
         self._bpf_vlans = BpfVlans(self._connection)
         self._tunnels = Tunnels(self._connection, self._nft, self._choose_ipip)
+        self._vxlans = Vxlans(self._connection, self._nft)
 
     @property
     def writes(self) -> int:
@@ -98,6 +102,7 @@ class NetlinkDoor:
                 *self._kernel_vlans.observe(seen),
                 *self._bpf_vlans.observe(seen),
                 *self._tunnels.observe(seen),
+                *self._vxlans.observe(seen),
             )
             names = {each.name for each in ours}
             seen_addresses = layer3.list_addresses(self._connection, seen)
@@ -134,16 +139,18 @@ class NetlinkDoor:
                     if not self.datapath().ipip:
                         raise self._unable(thing)
                     self._tunnels.create(thing)
+                case Vxlan():
+                    self._vxlans.create(thing)
                 case Address():
                     link = self._find(thing.link, thing)
                     layer3.add_address(self._connection, thing, link.index)
                     if link.mark:
                         make_gateway(link.name, netns=self._connection.netns, tally=self._tally)
-                    self._tunnels.refresh()
+                    self._refresh()
                 case Route():
-                    index = self._find(thing.dev, thing).index
-                    layer3.add_route(self._connection, thing, index, encap_src=self._encap_src(thing))
-                    self._tunnels.refresh()
+                    dev = self._find_dev(thing)
+                    layer3.add_route(self._connection, thing, dev, encap_src=self._encap_src(thing))
+                    self._refresh()
                 case Rule():
                     layer3.add_rule(self._connection, thing)
                 case Masquerade():
@@ -165,12 +172,15 @@ class NetlinkDoor:
                 case Ipip(), Ipip():
                     seen = links.list_links(self._connection)
                     self._tunnels.change(self._find_owned(seen, after), seen, after)
+                case Vxlan(), Vxlan():
+                    seen = links.list_links(self._connection)
+                    self._vxlans.change(self._find_owned(seen, after), seen, after)
                 case Route(), Route():
-                    index = self._find(after.dev, after).index
+                    dev = self._find_dev(after)
                     if before not in layer3.list_routes(self._connection, links.list_links(self._connection)):
                         raise CaasError(Code.NOT_FOUND, f"change route {before.name}: there is no such route of ours")
-                    layer3.replace_route(self._connection, after, index, encap_src=self._encap_src(after))
-                    self._tunnels.refresh()
+                    layer3.replace_route(self._connection, after, dev, encap_src=self._encap_src(after))
+                    self._refresh()
                 case Masquerade(), Masquerade():
                     masquerade.replace_masquerade(self._nft, before, after)
                 case _:
@@ -191,13 +201,19 @@ class NetlinkDoor:
                     if link is not None:
                         self._check_owned(link, thing)
                     self._tunnels.delete(thing.name)
+                case Vxlan():
+                    link = links.find_link(self._connection, thing.name)
+                    if link is not None:
+                        self._check_owned(link, thing)
+                    self._vxlans.delete(thing.name)
                 case Address():
                     self._delete_address(thing)
-                    self._tunnels.refresh()
+                    self._refresh()
                 case Route():
-                    if link := links.find_link(self._connection, thing.dev):
-                        layer3.delete_route(self._connection, thing, link.index)
-                        self._tunnels.refresh()
+                    link = links.find_link(self._connection, thing.dev) if thing.dev else None
+                    if link or not thing.dev:
+                        layer3.delete_route(self._connection, thing, link)
+                        self._refresh()
                 case Rule():
                     layer3.delete_rule(self._connection, thing)
                 case Masquerade():
@@ -228,9 +244,10 @@ class NetlinkDoor:
     def datapath(self) -> Datapath:
         with self._lock:
             found = self._datapath
-            if not (found.vlan and found.ipip):
+            if not (found.vlan and found.ipip and found.vxlan):
                 chosen = {kind: probe.choose(kind, forced) for kind, forced in self._forced.items()}
-                self._datapath = Datapath(vlan=chosen[KIND_VLAN], ipip=chosen[KIND_IPIP])
+                vxlan = probe.choose(KIND_VXLAN, "kernel")
+                self._datapath = Datapath(vlan=chosen[KIND_VLAN], ipip=chosen[KIND_IPIP], vxlan=vxlan)
             return self._datapath
 
     def tunnel_drops(self) -> Mapping[str, int]:
@@ -240,7 +257,8 @@ class NetlinkDoor:
         realisation meets are counted by the host's stack, on whatever link they come in.
         """
         with self._lock, kernel_errors("read what the tunnels dropped"):
-            return self._tunnels.drops()
+            parts = self._tunnels.drops(), self._vxlans.drops()
+            return {reason: sum(part.get(reason, 0) for part in parts) for reason in parts[0]}
 
     def lacks(self) -> Sequence[Lack]:
         found = probe.find_lacks(self._forced)
@@ -288,8 +306,26 @@ class NetlinkDoor:
         lack = next(each for each in probe.find_lacks(self._forced) if each.what.startswith(wanted.kind))
         return CaasError(Code.UNSUPPORTED, f"create {wanted.kind} {wanted.name}: {lack.what}", hint=lack.mend)
 
+    def _refresh(self) -> None:
+        """Addresses or routes have changed: what the tunnels take follows from them."""
+        self._tunnels.refresh()
+        self._vxlans.refresh()
+
     def _encap_src(self, route: Route) -> IPv4Address | None:
         return self._tunnels.local_of(route.dev) if route.encap else None
+
+    def _find_dev(self, route: Route) -> SeenLink | None:
+        """The link of *route*; None where it is the host's own that the next hop is on, which then forwards."""
+        if route.dev:
+            return self._find(route.dev, route)
+        assert route.via
+        index, hop = layer3.find_way(self._connection, route.via)
+        link = links.list_links(self._connection).by_index.get(index)
+        if link is None or hop is not None or link.mark:
+            what = f"create route {route.name}: {route.via} is on no link of this host's own"
+            raise CaasError(Code.NOT_FOUND, what, hint=f"ip route get {route.via}")
+        make_gateway(link.name, netns=self._connection.netns, tally=self._tally)
+        return None
 
     def _change_vlan(self, after: Vlan) -> None:
         seen = links.list_links(self._connection)
@@ -330,18 +366,19 @@ class NetlinkDoor:
             raise CaasError(Code.NOT_FOUND, f"create {thing.kind} {thing.name}: link {name} does not exist")
         return link
 
-    def _find_owned(self, seen: Links, thing: Bridge | Vlan | Ipip) -> SeenLink:
+    def _find_owned(self, seen: Links, thing: Link) -> SeenLink:
         link = seen.by_name.get(thing.name)
         if link is None:
             raise CaasError(Code.NOT_FOUND, f"change {thing.kind} {thing.name}: there is no such link")
         self._check_owned(link, thing)
         return link
 
-    def _check_owned(self, link: SeenLink, thing: Bridge | Vlan | Ipip) -> None:
+    def _check_owned(self, link: SeenLink, thing: Link) -> None:
         right_kind: Callable[[SeenLink], bool] = {
             "bridge": lambda each: each.kind == KIND_BRIDGE,
             "vlan": lambda each: self._kernel_vlans.is_one(each) or each.kind == "veth",
             "ipip": lambda each: each.kind == KIND_IPIP or each.kind == "veth",
+            "vxlan": lambda each: each.kind == KIND_VXLAN,
         }[thing.kind]
         if not link.mark or is_far_end(link) or ipip_bpf.is_far_end(link) or not right_kind(link):
             raise CaasError(

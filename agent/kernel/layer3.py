@@ -15,14 +15,15 @@ from socket import AF_INET
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 
 from agent.kernel.encap import make_encap, read_encap
-from agent.kernel.links import Links
+from agent.kernel.links import Links, SeenLink
 from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Request
 from proto.marks import ROUTE_PROTOCOL
-from proto.model import Address, Route, Rule
+from proto.model import KIND_VXLAN, Address, Route, Rule
 
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
+RTNH_F_ONLINK = 4
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL})
 
 
@@ -58,17 +59,29 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
         link = links.by_index.get(message.get_attr("RTA_OIF"))
         if message["proto"] != ROUTE_PROTOCOL or link is None:
             return None
+        via = _address(message.get_attr("RTA_GATEWAY"))
         return Route(
             dst=_network(message.get_attr("RTA_DST"), message["dst_len"]) or ipaddress.IPv4Network("0.0.0.0/0"),
-            dev=link.name,
-            via=_address(message.get_attr("RTA_GATEWAY")),
+            dev="" if via is not None and _is_direct(message, link) else link.name,
+            via=None if is_vxlan(link) else via,
             src=_address(message.get_attr("RTA_PREFSRC")),
             table=_table(message, "RTA_TABLE"),
-            encap=read_encap(message),
+            encap=via if is_vxlan(link) else read_encap(message),
         )
 
     found = connection.dump(lambda route: route.route((RTM_GETROUTE, DUMP), family=AF_INET, proto=ROUTE_PROTOCOL), read)
     return [route for route in found if route]
+
+
+def is_vxlan(link: SeenLink) -> bool:
+    """Whether *link* is a vxlan of ours."""
+    return link.kind == KIND_VXLAN and link.mark is not None
+
+
+def _is_direct(message: Message, link: SeenLink) -> bool:
+    """Whether a route by a next hop is one without a link of ours. NATBox's have a metric and are `onlink`."""
+    is_plain = not message["flags"] & RTNH_F_ONLINK and not message.get_attr("RTA_PRIORITY")
+    return link.mark is None and is_plain
 
 
 def list_foreign_destinations(connection: Netlink, links: Links) -> list[ipaddress.IPv4Network]:
@@ -91,15 +104,26 @@ def list_foreign_destinations(connection: Netlink, links: Links) -> list[ipaddre
 
 def find_out_link(connection: Netlink, remote: ipaddress.IPv4Address, *, src: ipaddress.IPv4Address) -> int:
     """The ifindex of the link by which packets from *src*, an address of the host's, go to *remote*; 0 where none."""
+    return find_way(connection, remote, src=src)[0]
+
+
+def find_way(
+    connection: Netlink, remote: ipaddress.IPv4Address, *, src: ipaddress.IPv4Address | None = None
+) -> tuple[int, ipaddress.IPv4Address | None]:
+    """The ifindex of the link by which packets go to *remote*, 0 where none, and the next hop that is on the way.
+
+    *src* is an address of the host's.
+    """
+    source = {} if src is None else {"src": f"{src}/32"}
     try:
         (message,) = connection.ask(
-            lambda route: route.route((RTM_GETROUTE, GET), family=AF_INET, dst=f"{remote}/32", src=f"{src}/32")
+            lambda route: route.route((RTM_GETROUTE, GET), family=AF_INET, dst=f"{remote}/32", **source)
         )
     except KernelError as exc:
         if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES):
-            return 0  # no way there, or *src* is no address of the host's
+            return 0, None  # no way there, or *src* is no address of the host's
         raise
-    return message.get_attr("RTA_OIF") or 0
+    return message.get_attr("RTA_OIF") or 0, _address(message.get_attr("RTA_GATEWAY"))
 
 
 def list_rules(connection: Netlink) -> list[Rule]:
@@ -128,24 +152,26 @@ def delete_address(connection: Netlink, address: Address, index: int) -> bool:
     return _unless_gone(lambda: connection.change(_address_request("del", address, index)))
 
 
-def add_route(connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None) -> None:
+def add_route(
+    connection: Netlink, route: Route, link: SeenLink | None, *, encap_src: ipaddress.IPv4Address | None = None
+) -> None:
     """Raises KernelError: EEXIST where one to the same place is in the table, ENETUNREACH where `via` is nowhere.
 
-    *encap_src* is the outer source for a route with `encap`; None: what the way there says.
+    *link* is its `dev`. *encap_src* is the outer source for a route with `encap`; None: what the way there says.
     """
-    connection.change(_route_request("add", route, index, encap_src=encap_src))
+    connection.change(_route_request("add", route, link, encap_src=encap_src))
 
 
 def replace_route(
-    connection: Netlink, route: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+    connection: Netlink, route: Route, link: SeenLink | None, *, encap_src: ipaddress.IPv4Address | None = None
 ) -> None:
     """Put *route* in the place of the one with the same destination and table, with no moment between."""
-    connection.change(_route_request("replace", route, index, encap_src=encap_src))
+    connection.change(_route_request("replace", route, link, encap_src=encap_src))
 
 
-def delete_route(connection: Netlink, route: Route, index: int) -> bool:
+def delete_route(connection: Netlink, route: Route, link: SeenLink | None) -> bool:
     """False where it was gone. The protocol number is part of the request: nobody else's route matches."""
-    return _unless_gone(lambda: connection.change(_route_request("del", replace(route, encap=None), index)))
+    return _unless_gone(lambda: connection.change(_route_request("del", replace(route, encap=None), link)))
 
 
 def add_rule(connection: Netlink, rule: Rule) -> None:
@@ -184,20 +210,24 @@ def _address_request(command: str, address: Address, index: int) -> Request:
 
 
 def _route_request(
-    command: str, wanted: Route, index: int, *, encap_src: ipaddress.IPv4Address | None = None
+    command: str, wanted: Route, link: SeenLink | None, *, encap_src: ipaddress.IPv4Address | None = None
 ) -> Request:
+    # On a vxlan the far end is also the next hop: by its neighbour entry the inner frame gets its address.
+    by_vxlan = wanted.encap is not None and link is not None and is_vxlan(link)
+    via = wanted.encap if by_vxlan else wanted.via
     return lambda route: route.route(
         command,
         family=AF_INET,
         dst=str(wanted.dst),
-        oif=index,
-        gateway=str(wanted.via) if wanted.via is not None else None,
+        oif=link.index if link is not None else None,
+        gateway=str(via) if via is not None else None,
         prefsrc=str(wanted.src) if wanted.src is not None else None,
         table=wanted.table,
         proto=ROUTE_PROTOCOL,
-        scope=SCOPE_UNIVERSE if wanted.via is not None else SCOPE_LINK,
+        scope=SCOPE_UNIVERSE if via is not None else SCOPE_LINK,
         type=RTN_UNICAST,
-        **make_encap(wanted.encap, src=encap_src),
+        flags=RTNH_F_ONLINK if by_vxlan else 0,
+        **({} if by_vxlan else make_encap(wanted.encap, src=encap_src)),
     )
 
 

@@ -23,13 +23,18 @@ ARPHRD_ETHER = 1
 ETH_P_8021Q = 0x8100
 IPPROTO_IPIP = 4
 TUNNEL_TTL = 64
+#: VXLAN's own port (RFC 7348, section 5), and the one segment of all clusters: inner addresses tell them apart.
+VXLAN_PORT, VXLAN_VNI = 4789, 0xCA5
 #: Far above what the kernel hands out itself, so that two makers never meet.
 IFINDEX_MIN, IFINDEX_SPAN = 1 << 20, 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Of an ipip device: our address and the far end's (None: that of each packet's route)."""
+    """Of an ipip device: our address and the far end's (None: that of each packet's route).
+
+    Of a vxlan that is not as ours are, our address is 0.0.0.0.
+    """
 
     local: IPv4Address
     remote: IPv4Address | None
@@ -152,6 +157,30 @@ def _ipip_info(ends: Ends) -> dict[str, object]:
     return {"attrs": [("IFLA_INFO_KIND", "ipip"), ("IFLA_INFO_DATA", {"attrs": data})]}
 
 
+def new_vxlan(index: int, name: str, local: IPv4Address, *, mtu: int, mac: bytes) -> Request:
+    """A vxlan that learns nothing, and sends only where an entry says. Its outer headers forbid fragments.
+
+    None that collects metadata: that would listen on IPv6, too.
+    """
+    data = [
+        ("IFLA_VXLAN_ID", VXLAN_VNI),
+        ("IFLA_VXLAN_LOCAL", str(local)),
+        ("IFLA_VXLAN_TTL", TUNNEL_TTL),
+        ("IFLA_VXLAN_LEARNING", 0),
+        ("IFLA_VXLAN_PORT", VXLAN_PORT),
+        ("IFLA_VXLAN_DF", 1),
+    ]
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", {"attrs": data})]}
+    return lambda route: route.link("add", index=index, ifname=name, mtu=mtu, address=mac.hex(":"), linkinfo=info)
+
+
+def change_vxlan(index: int, local: IPv4Address) -> Request:
+    """Another address of ours for a vxlan."""
+    data = {"attrs": [("IFLA_VXLAN_LOCAL", str(local))]}
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data)]}
+    return lambda route: route.link("set", index=index, linkinfo=info)
+
+
 def set_link(
     index: int,
     *,
@@ -215,7 +244,7 @@ def _seen_link(message: Message) -> SeenLink:
         vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data else 0,
         mac=bytes.fromhex(found["IFLA_ADDRESS"].value.replace(":", "")) if is_ethernet else b"",
         arp_type=message["ifi_type"],
-        ends=_ends(info["IFLA_INFO_DATA"].value) if kind == "ipip" else None,
+        ends=_ENDS[kind](info["IFLA_INFO_DATA"].value) if kind in _ENDS else None,
     )
 
 
@@ -223,3 +252,12 @@ def _ends(data: Message) -> Ends:
     remote = IPv4Address(data.get_attr("IFLA_IPIP_REMOTE") or 0)
     collects = data.get_attr("IFLA_IPIP_COLLECT_METADATA") is not None
     return Ends(IPv4Address(data.get_attr("IFLA_IPIP_LOCAL") or 0), None if collects else remote)
+
+
+def _vxlan_ends(data: Message) -> Ends:
+    shape = {name: data.get_attr(f"IFLA_VXLAN_{name}") for name in ("ID", "PORT", "LEARNING", "COLLECT_METADATA")}
+    is_ours = tuple(map(int, shape.values())) == (VXLAN_VNI, VXLAN_PORT, 0, 0)
+    return Ends(IPv4Address((is_ours and data.get_attr("IFLA_VXLAN_LOCAL")) or 0), None)
+
+
+_ENDS = {"ipip": _ends, "vxlan": _vxlan_ends}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from agent.kernel.links import ARPHRD_ETHER, IFF_LOOPBACK, Links, SeenLink
 from agent.kernel.vlan_kernel import others_with_vid
 from proto.errors import CaasError, Code, invalid
-from proto.model import IPIP_OVERHEAD, KIND_BRIDGE, Bridge, Ipip, Vlan
+from proto.model import IPIP_OVERHEAD, KIND_BRIDGE, VXLAN_OVERHEAD, Bridge, Ipip, Vlan, Vxlan
 
 
-def check_name_free(seen: Links, wanted: Bridge | Vlan | Ipip) -> None:
+def check_name_free(seen: Links, wanted: Bridge | Vlan | Ipip | Vxlan) -> None:
     """CONFLICT where a link of ours has the name, NOT_OWNED where somebody else's has."""
     taken = seen.by_name.get(wanted.name)
     if taken is None:
@@ -41,12 +41,13 @@ def check_parent(seen: Links, wanted: Vlan) -> SeenLink:
     return parent
 
 
-def check_overhead(wanted: Ipip, underlay: SeenLink) -> None:
-    """INVALID where packets of the tunnel's MTU have no room on *underlay* with their outer header."""
-    if wanted.mtu > underlay.mtu - IPIP_OVERHEAD:
+def check_overhead(wanted: Ipip | Vxlan, underlay: SeenLink) -> None:
+    """INVALID where packets of the tunnel's MTU have no room on *underlay* with their outer headers."""
+    left = underlay.mtu - (IPIP_OVERHEAD if isinstance(wanted, Ipip) else VXLAN_OVERHEAD)
+    if wanted.mtu > left:
         raise invalid(
-            f"tunnel {wanted.name}: MTU {wanted.mtu} is above {underlay.mtu - IPIP_OVERHEAD}, what is left of "
-            f"{underlay.mtu}, that of {underlay.name}"
+            f"tunnel {wanted.name}: MTU {wanted.mtu} is above {left}, what is left of {underlay.mtu}, that of "
+            f"{underlay.name}"
         )
 
 

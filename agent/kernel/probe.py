@@ -24,9 +24,10 @@ from agent.kernel.netlink import KernelError, Netlink
 from agent.kernel.nft import Nft
 from agent.kernel.vlan_bpf import BpfVlans
 from agent.kernel.vlan_kernel import KernelVlans
+from agent.kernel.vxlan import make_mac
 from proto.errors import CaasError
 from proto.marks import Mark
-from proto.model import KIND_IPIP, KIND_VLAN, Ipip, Masquerade, Vlan
+from proto.model import KIND_IPIP, KIND_VLAN, KIND_VXLAN, Ipip, Masquerade, Vlan
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # linux/capability.h
 _MARK = Mark("host", "probe")
@@ -42,8 +43,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def choose(kind: str, forced: str) -> str:
-    """ "kernel", "bpf", or "" where *kind*, a vlan or an ipip, can be neither. *forced* is "auto" or the only one to
-    try."""
+    """ "kernel", "bpf", or "" where *kind*, a vlan, an ipip or a vxlan, can be neither. *forced* is "auto" or the only
+    one to try."""
     return next((each for each in _candidates(forced) if _trouble(_REALISATIONS[kind][each]) is None), "")
 
 
@@ -151,6 +152,13 @@ def _try_bpf_ipip() -> None:
             tunnels.close()
 
 
+def _try_vxlan() -> None:
+    with Netlink() as connection, kernel_errors("make a vxlan device", hint="modprobe vxlan"):
+        index = links.make_ifindex()
+        new = links.new_vxlan(index, _IPIP.name, _IPIP.local, mtu=1450, mac=make_mac(_IPIP.local))
+        links.perform(connection, [new, links.set_link(index, flags=IFF_UP)])
+
+
 def _try_nft() -> None:
     source = ipaddress.IPv4Network("192.0.2.0/24")
     masquerade.add_masquerade(Nft(), Masquerade(source=source, exempt=(source,), mark=_MARK))
@@ -161,4 +169,5 @@ _MODULES = {KIND_VLAN: "8021q", KIND_IPIP: "ipip"}
 _REALISATIONS: dict[str, dict[str, Callable[[], None]]] = {
     KIND_VLAN: {"kernel": _try_kernel_vlan, "bpf": _try_bpf_vlan},
     KIND_IPIP: {"kernel": _try_kernel_ipip, "bpf": _try_bpf_ipip},
+    KIND_VXLAN: {"kernel": _try_vxlan},
 }

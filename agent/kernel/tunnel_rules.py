@@ -47,6 +47,12 @@ _HOOKS = {
 }
 
 
+def make_jumps(ends: Sequence[Ends]) -> Iterable[str]:
+    """The rule by which packets of each of *ends* go to a chain of their own."""
+    if ends:
+        yield f"ip daddr . ip saddr vmap {braces(map(_jump, ends))}"
+
+
 def make_chains(
     taken: Taken, *, tunnels: Sequence[str], kernels: Sequence[Ends], locals_: Iterable[IPv4Address]
 ) -> Chains:
@@ -54,56 +60,65 @@ def make_chains(
     *locals_* the addresses at this end of any tunnel."""
     if not tunnels:
         return {}
-    names = _braces(f'"{name}"' for name in sorted(tunnels))
-    clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    names = braces(f'"{name}"' for name in sorted(tunnels))
     return {
         "arrive": (
-            f"ip protocol {IPIP} ip daddr {_braces(sorted(set(locals_)))} goto outer",
+            f"ip protocol {IPIP} ip daddr {braces(sorted(set(locals_)))} goto outer",
             'iifname "lo" accept',
             f"iifname {names} accept",
-            *([f"ip saddr {_braces(taken.blocks)} {_drop(BARE)}"] if taken.blocks else []),
-            *(
-                [f"ip saddr {_braces(taken.peers)} ip daddr {_braces(taken.own)} {_drop(BARE)}"]
-                if taken.peers and taken.own
-                else []
-            ),
+            *drop_bare(taken),
         ),
         # Whom nobody knows the kernel answers itself, unless somebody else's tunnel takes it.
         "outer": (
-            *([f"ip daddr . ip saddr vmap {_braces(map(_jump, kernels))}"] if kernels else []),
+            *make_jumps(kernels),
             f"counter name {COUNTERS[REMOTE]}",
         ),
         **({"header": tuple(_header(taken.own))} if kernels else {}),
-        **{_chain(ends): ("jump header", *_sources(taken.sources[ends])) for ends in kernels},
+        **{chain_of(ends): ("jump header", *make_sources(taken.sources[ends], _SADDR_BIT)) for ends in kernels},
         "onward": (
-            f"oifname {names} ip protocol {IPIP} {_drop(NESTED)}",
-            f"oifname {names} {clamp}",
-            f"iifname {names} {clamp}",
+            f"oifname {names} ip protocol {IPIP} {drop(NESTED)}",
+            *clamp(names),
         ),
     }
 
 
+def drop_bare(taken: Taken) -> Iterable[str]:
+    """What may only come by a tunnel came without."""
+    if taken.blocks:
+        yield f"ip saddr {braces(taken.blocks)} {drop(BARE)}"
+    if taken.peers and taken.own:
+        yield f"ip saddr {braces(taken.peers)} ip daddr {braces(taken.own)} {drop(BARE)}"
+
+
+def clamp(names: str) -> Iterable[str]:
+    """TCP through the links of *names* has segments that they can carry."""
+    for side in ("oifname", "iifname"):
+        yield f"{side} {names} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+
+
 def close_unknown(chains: Chains) -> Chains:
     """*chains* where a tunnel of the kernel's own takes packets from anyone: those that nobody knows are dropped."""
-    return {**chains, "outer": (*chains["outer"][:-1], _drop(REMOTE))}
+    return {**chains, "outer": (*chains["outer"][:-1], drop(REMOTE))}
 
 
 class TunnelRules:
-    """The table in the namespace that *nft* works in."""
+    """The table, or another of its kind, in the namespace that *nft* works in."""
 
-    def __init__(self, nft: Nft) -> None:
+    def __init__(self, nft: Nft, table: str = TABLE) -> None:
         self._nft = nft
+        self._table = table
 
     def is_as(self, chains: Chains) -> bool:
         """Whether the table has exactly these chains with exactly these rules, or is not there where none is."""
-        return self._seen() == _comments(chains)
+        return self._seen() == self._comments(chains)
 
     def make(self, chains: Chains) -> None:
         """Make the table so, in one transaction that keeps its counters; remove it where there are no chains."""
         seen = self._seen()
-        if seen == _comments(chains):
+        comments = self._comments(chains)
+        if seen == comments:
             return
-        place = f"{FAMILY} {TABLE}"
+        place = f"{FAMILY} {self._table}"
         lines = [f"add table {place}"]
         if chains:
             lines += [f"add counter {place} {name}" for name in COUNTERS.values()]
@@ -113,7 +128,7 @@ class TunnelRules:
             for name in sorted(chains, key=lambda each: each in _HOOKS):
                 lines.append(f"add chain {place} {name} {{ {_HOOKS.get(name, '')} }}")
             for name in sorted(chains, key=lambda each: each in _HOOKS):
-                for rule, comment in zip(chains[name], _comments(chains)[name], strict=True):
+                for rule, comment in zip(chains[name], comments[name], strict=True):
                     lines.append(f'add rule {place} {name} {rule} comment "{comment}"')
         else:
             lines.append(f"delete table {place}")
@@ -123,66 +138,72 @@ class TunnelRules:
         """Packets by reason since the table was made; all 0 where it is not there."""
         reasons = {name: reason for reason, name in COUNTERS.items()}
         found = dict.fromkeys(COUNTERS, 0)
-        for item in self._nft.list_table(FAMILY, TABLE):
+        for item in self._nft.list_table(FAMILY, self._table):
             if counter := item.get("counter"):
                 found[reasons[counter["name"]]] = int(counter["packets"])
         return found
 
     def _seen(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for item in self._nft.list_table(FAMILY, TABLE):
+        for item in self._nft.list_table(FAMILY, self._table):
             if chain := item.get("chain"):
                 found[chain["name"]] = []
             elif rule := item.get("rule"):
                 found[rule["chain"]].append(rule.get("comment", ""))
         return found
 
+    def _comments(self, chains: Chains) -> dict[str, list[str]]:
+        word = self._table.removeprefix("caas_")
+        return {name: [_comment(word, f"{name} {rule}") for rule in rules] for name, rules in chains.items()}
 
-def _comments(chains: Chains) -> dict[str, list[str]]:
-    return {
-        name: [str(Mark(HOST, f"ipip-{hashlib.sha256(f'{name} {rule}'.encode()).hexdigest()[:12]}")) for rule in rules]
-        for name, rules in chains.items()
-    }
+
+def _comment(word: str, text: str) -> str:
+    return str(Mark(HOST, f"{word}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"))
 
 
 def _header(own: Iterable[IPv4Network]) -> Iterable[str]:
     """What every outer header, and the inner one that follows it, has to be like. The checksums the kernel checks."""
-    yield f"ip hdrlength != 5 {_drop(OPTIONS)}"
-    yield f"ip frag-off & 0x3fff != 0 {_drop(FRAGMENT)}"
-    yield f"ip length < 40 {_drop(MALFORMED)}"
-    yield f"@th,0,4 != 4 {_drop(MALFORMED)}"
-    yield f"@th,4,4 < 5 {_drop(MALFORMED)}"
-    yield f"@th,72,8 {IPIP} {_drop(NESTED)}"
+    yield f"ip hdrlength != 5 {drop(OPTIONS)}"
+    yield f"ip frag-off & 0x3fff != 0 {drop(FRAGMENT)}"
+    yield f"ip length < 40 {drop(MALFORMED)}"
+    yield f"@th,0,4 != 4 {drop(MALFORMED)}"
+    yield f"@th,4,4 < 5 {drop(MALFORMED)}"
+    yield f"@th,72,8 {IPIP} {drop(NESTED)}"
     # Congestion on the way of a packet whose ends know nothing of it (RFC 6040, figure 4).
-    yield f"ip ecn ce @th,14,2 0 {_drop(MALFORMED)}"
+    yield f"ip ecn ce @th,14,2 0 {drop(MALFORMED)}"
     for network in own:
-        yield f"{_comes_from(network)}{_drop(OWN_SOURCE)}"
+        yield f"{comes_from(network, _SADDR_BIT)}{drop(OWN_SOURCE)}"
 
 
-def _sources(networks: Iterable[IPv4Network]) -> Iterable[str]:
+def make_sources(networks: Iterable[IPv4Network], bit: int) -> Iterable[str]:
+    """Rules that take the inner sources of *networks* and no others; *bit* is where the address begins, after @th."""
     for network in networks:
-        yield f"{_comes_from(network)}accept"
-    yield _drop(SOURCE)
+        yield f"{comes_from(network, bit)}accept"
+    yield drop(SOURCE)
 
 
-def _comes_from(network: IPv4Network) -> str:
+def comes_from(network: IPv4Network, bit: int) -> str:
+    """What matches inner sources of *network*, as `make_sources`."""
     length = network.prefixlen
-    return f"@th,{_SADDR_BIT},{length} {int(network.network_address) >> (32 - length):#x} " if length else ""
+    return f"@th,{bit},{length} {int(network.network_address) >> (32 - length):#x} " if length else ""
 
 
-def _drop(reason: str) -> str:
+def drop(reason: str) -> str:
+    """Count under *reason* and drop."""
     return f"counter name {COUNTERS[reason]} drop"
 
 
 def _jump(ends: Ends) -> str:
     local, remote = ends
-    return f"{local} . {remote} : goto {_chain(ends)}"
+    return f"{local} . {remote} : goto {chain_of(ends)}"
 
 
-def _chain(ends: Ends) -> str:
+def chain_of(ends: Ends) -> str:
+    """The chain of the packets that come from there to here."""
     local, remote = ends
     return f"from_{remote}_to_{local}"
 
 
-def _braces(items: Iterable[object]) -> str:
+def braces(items: Iterable[object]) -> str:
+    """*items* as nft writes a set."""
     return f"{{ {', '.join(map(str, items))} }}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from proto.model import Address, Ipip, Route
+from proto.model import Address, Ipip, Route, Vxlan
 from proto.model.network import TABLE_MAIN
 
 #: Why a packet is not taken, in the order in which the reasons are shown.
@@ -44,7 +44,7 @@ class Taken:
     peers: tuple[IPv4Network, ...]
 
 
-def find_taken(tunnels: Iterable[Ipip], routes: Iterable[Route], own: Iterable[Address]) -> Taken:
+def find_taken(tunnels: Iterable[Ipip | Vxlan], routes: Iterable[Route], own: Iterable[Address]) -> Taken:
     """*own* are the addresses on links of ours that are no tunnels."""
     by_name = {tunnel.name: tunnel for tunnel in tunnels}
     sources: dict[Ends, set[IPv4Network]] = {}

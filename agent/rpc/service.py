@@ -67,6 +67,7 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             kernel=os.uname().release,
             datapath_vlan=datapath.vlan,
             datapath_ipip=datapath.ipip,
+            datapath_vxlan=datapath.vxlan,
             lacks=[types_pb2.Lack(what=lack.what, mend=lack.mend) for lack in host.lacks(desired)],
             links=[
                 pb.ProbeReply.HostLink(

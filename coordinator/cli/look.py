@@ -70,10 +70,10 @@ def _show_cluster(document: Document) -> None:
     if hosts := document["hosts"]:
         click.echo()
         rows = [
-            (host, found["agent"], *(found["datapath"].get(kind) or "-" for kind in ("vlan", "ipip")))
+            (host, found["agent"], *(found["datapath"].get(kind) or "-" for kind in ("vlan", "ipip", "vxlan")))
             for host, found in hosts.items()
         ]
-        print_table(("HOST", "AGENT", "VLAN", "IPIP"), rows)
+        print_table(("HOST", "AGENT", "VLAN", "IPIP", "VXLAN"), rows)
     if containers := document["containers"]:
         click.echo()
         rows = [

@@ -202,7 +202,7 @@ async def test_status_says_what_is_there_now(rig: Rig) -> None:
     await rig.up(TWO)
     document = await rig.status()
     assert document["state"] == "up"
-    assert document["hosts"]["host1"]["datapath"] == {"vlan": "kernel", "ipip": ""}
+    assert document["hosts"]["host1"]["datapath"] == {"vlan": "kernel", "ipip": "", "vxlan": ""}
     assert {entry["name"]: entry["state"] for entry in document["containers"]} == {
         "ubuntu011": "running",
         "ubuntu012": "running",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -31,7 +32,9 @@ ETH1 = SeenLink(
     mac=b"\2\0\0\0\0\1",
     arp_type=1,
 )
-SEEN = Links([ETH1])
+BRIDGE = replace(ETH1, index=8, name="lxcbr0", kind="bridge", alias="caas:demo:lan")
+VXLAN = replace(ETH1, index=9, name="vxlans", kind="vxlan", alias="caas:host:vxlans")
+SEEN = Links([ETH1, BRIDGE, VXLAN])
 networks = st.builds(
     lambda address, length: IPv4Network((address, length), strict=False), st.integers(0, 2**32 - 1), st.integers(1, 32)
 )
@@ -80,10 +83,28 @@ def test_routes(
     table: int,
     encap: IPv4Address | None,
 ) -> None:
-    route = Route(dst=dst, dev="eth1", via=via, src=src, table=table, encap=encap)
-    message = sent(batch, layer3._route_request("add", route, 7))
+    route = Route(dst=dst, dev="lxcbr0", via=via, src=src, table=table, encap=encap)
+    message = sent(batch, layer3._route_request("add", route, BRIDGE))
     assert message["scope"] == (0 if via else 253)
     assert layer3.list_routes(Dumping(message), SEEN) == [route]  # type: ignore[arg-type]
+
+
+def test_a_route_over_a_vxlan_has_its_far_end_as_next_hop(batch: IPBatch) -> None:
+    end = IPv4Address("192.0.2.2")
+    route = Route(dst=IPv4Network("10.0.0.0/8"), dev="vxlans", encap=end)
+    message = sent(batch, layer3._route_request("add", route, VXLAN))
+    assert (message.get_attr("RTA_GATEWAY"), message["flags"]) == (str(end), 4)
+    assert message.get_attr("RTA_ENCAP") is None
+    assert layer3.list_routes(Dumping(message), SEEN) == [route]  # type: ignore[arg-type]
+
+
+def test_a_route_by_a_link_that_is_not_ours_has_no_name_for_it_but_natboxs_has(batch: IPBatch) -> None:
+    route = Route(dst=IPv4Network("10.0.0.0/8"), dev="", via=IPv4Address("192.0.2.2"))
+    assert sent(batch, layer3._route_request("add", route, None)).get_attr("RTA_OIF") is None
+    message = sent(batch, layer3._route_request("add", route, ETH1))
+    assert layer3.list_routes(Dumping(message), SEEN) == [route]  # type: ignore[arg-type]
+    message["flags"] = 4
+    assert layer3.list_routes(Dumping(message), SEEN) == [replace(route, dev="eth1")]  # type: ignore[arg-type]
 
 
 @given(priority=st.integers(1, 32765), src=st.none() | networks, dst=st.none() | networks, table=st.integers(1, 9999))
@@ -104,7 +125,7 @@ def test_addresses(batch: IPBatch, address: IPv4Address, length: int) -> None:
 
 
 def test_routes_and_rules_of_another_protocol_are_left_out(batch: IPBatch) -> None:
-    route = sent(batch, layer3._route_request("add", Route(dst=IPv4Network("10.0.0.0/8"), dev="eth1"), 7))
+    route = sent(batch, layer3._route_request("add", Route(dst=IPv4Network("10.0.0.0/8"), dev="eth1"), ETH1))
     assert layer3.list_routes(Dumping(route), SEEN) != []  # type: ignore[arg-type]
     route["proto"] = 3
     assert layer3.list_routes(Dumping(route), SEEN) == []  # type: ignore[arg-type]

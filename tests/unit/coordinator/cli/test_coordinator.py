@@ -245,7 +245,7 @@ def test_status(caas: Any) -> None:
     text = caas.run("status", "demo").stdout
     for words in (
         ["demo:", "up,", "generation", "2"],
-        ["host1", "up", "bpf", "-"],
+        ["host1", "up", "bpf", "-", "-"],
         ["ubuntu011", "host1", "192.168.10.50/24", "running", "77", "300", "MiB", "database", "compute"],
         ["nova-compute", "ubuntu011", "up", "enabled"],
         ["1", "compute", "up"],
