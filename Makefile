@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 CAAS := $(VENV)/bin/caas
 ROOT := $(filter 0,$(shell id -u))
 CODE := proto agent natbox coordinator tests
-IMAGES := nova-controller nova-compute
+IMAGES := nova-controller nova-compute base
 
 # A checkout that belongs to somebody else: nothing is cached in it.
 ifneq ($(shell test -w . && echo yes),yes)
@@ -23,7 +23,7 @@ endif
 PACKAGES := python3 python3-venv lxc python3-lxc mmdebstrap debian-archive-keyring ca-certificates \
 	nftables iproute2 kmod procps util-linux btrfs-progs \
 	clang llvm libbpf1 libbpf-dev linux-libc-dev \
-	iputils-ping tcpdump busybox-static qemu-system-x86
+	iputils-ping tcpdump openssh-client git busybox-static qemu-system-x86
 
 .PHONY: help packages venv bpf proto images demo demo-down lint test bench clean
 

@@ -15,11 +15,12 @@ from google.protobuf import json_format
 
 from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile
+from coordinator.families import make_cluster_steps
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
-from coordinator.keepsake import KeepSecrets, recall_secrets
-from coordinator.known import site_of
-from coordinator.nova import Role, Secrets, make_secrets, make_steps, nova_status
+from coordinator.keepsake import recall_secrets
+from coordinator.known import keeper_of
+from coordinator.nova import Secrets, make_secrets, nova_status
 from coordinator.preflight import NATBOX, check_lacks, check_losses, check_restarts
 from coordinator.prepared import Prepared
 from coordinator.progress import Phases, Progress
@@ -48,8 +49,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
         for container in file.containers.values()
     }
-    site = site_of(file, dict(compiled.hosts))
-    api_shell = shells[site.holder(Role.NOVA_API).hostname]
+    api_shell = shells[keeper_of(file)]
     actions = await _plan(found, compiled)
     first: Mapping[str, ClusterHost] = {}
     if clones := find_new_clones(compiled, actions):
@@ -73,7 +73,13 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         actions=actions,
         behind=_behind(found, compiled),
         api_shell=api_shell,
-        steps=(KeepSecrets(api_shell, secrets), *make_steps(site, shells, secrets)),
+        steps=make_cluster_steps(
+            file,
+            compiled.hosts,
+            shells,
+            secrets,
+            nameservers={name: host.probe.nameservers for name, host in found.hosts.items()},
+        ),
         clones=clones,
         first=first,
     )
@@ -130,7 +136,7 @@ async def up(
             journal.save(replace(prepared.record, state="broken" if was_up else "failed"))
         raise
     journal.save(replace(prepared.record, state="up"))
-    nova = await nova_status(prepared.api_shell)
+    nova = await nova_status(prepared.api_shell) if prepared.file.has_nova else {"computes_up": 0}
     return {
         "cluster": prepared.file.name,
         "generation": prepared.record.generation,

@@ -25,15 +25,17 @@ async def verify(fleet: Fleet, journal: Journal, name: str, progress: Progress) 
         shells = {container.hostname: known.shell(container.hostname) for container in containers}
         reach = await measure(targets_of(containers), shells)
     async with progress.step("verify:nova", "nova lists every compute up"):
-        found = await nova_status(known.api_shell())
+        has_nova = known.file.has_nova
+        nothing: dict[str, Any] = {"services": [], "computes_up": 0}
+        found = await nova_status(known.api_shell()) if has_nova else nothing
     down = [
         f"{entry['binary']} on {entry['host']} is {entry['state']}"
         for entry in found["services"]
         if entry["state"] != "up"
     ]
-    missing = len(known.site.computes) - found["computes_up"]
-    if missing > 0:
-        down.append(f"{missing} of {len(known.site.computes)} computes are not up")
+    computes = len(known.site.computes) if has_nova else 0
+    if (missing := computes - found["computes_up"]) > 0:
+        down.append(f"{missing} of {computes} computes are not up")
     lost = [f"{pair.source} to {pair.target}: {pair.cause}" for pair in reach.pairs if not pair.ok]
     for line in (*lost, *down):
         progress.note(f"error: {line}")

@@ -46,8 +46,15 @@ class Known:
 
     @property
     def site(self) -> Site:
-        """The cluster as nova's steps see it."""
-        return site_of(self.file, self.hosts)
+        """The cluster as nova's steps see it. UNSUPPORTED where stack.sh has set up all of it."""
+        if (site := site_of(self.file, self.hosts)) is not None:
+            return site
+        where = f"{self.file.name} {keeper_of(self.file)}"
+        raise CaasError(
+            Code.UNSUPPORTED,
+            f"{self.file.name}: its services are those of devstack_repo, which caas does not know",
+            hint=f"DevStack's own credentials: caas exec {where} -- cat /home/rally/devstack/openrc",
+        )
 
     def agent(self, host: str) -> AgentClient:
         """The agent of one of the cluster's hosts."""
@@ -72,14 +79,28 @@ def file_of(record: Record) -> ClusterFile:
     return load_bytes(record.file, file=record.file_name, name=record.name, surroundings=surroundings)
 
 
-def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site:
-    """The cluster of *file* as nova's steps see it, with the addresses that were allocated."""
+def keeper_of(file: ClusterFile) -> str:
+    """The container that keeps the cluster's secrets: that of nova's API, or the first where stack.sh makes nova."""
+    holders = (
+        name for name, spec in file.containers.items() if spec.devstack is None and str(Role.NOVA_API) in spec.roles
+    )
+    return next(holders, next(iter(file.containers)))
+
+
+def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site | None:
+    """The cluster of *file* as nova's steps see it, with the addresses that were allocated.
+
+    Without containers that stack.sh sets up; None where there is no other.
+    """
+    if not file.has_nova:
+        return None
     by_name = {container.hostname: container for host in hosts.values() for container in host.state.containers}
     return make_site(
         cluster=file.name,
         containers=[
             {"hostname": name, "address": by_name[name].nic.address.ip, "roles": by_name[name].roles}
-            for name in file.containers
+            for name, spec in file.containers.items()
+            if spec.devstack is None
         ],
         region=file.nova.region,
         virt_driver=file.nova.virt_driver,

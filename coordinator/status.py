@@ -126,7 +126,7 @@ def _state(known: Known, hosts: dict[str, Any], containers: list[dict[str, Any]]
     """up: all as wanted and answering; degraded: it was up once, and something is not; else as the journal says."""
     if (shown := SHOWN.get(known.record.state, known.record.state)) != "up":
         return shown
-    computes = len(known.site.computes)
+    computes = len(known.site.computes) if known.file.has_nova else 0
     right = (
         all(host["agent"] == "up" for host in hosts.values())
         and all(entry["state"] == "running" for entry in containers)

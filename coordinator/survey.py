@@ -128,6 +128,7 @@ def _facts(probe: agent_pb2.ProbeReply, address: str) -> HostFacts:
         links={link.name: link.mtu for link in probe.links},
         routes=tuple(IPv4Network(route) for route in probe.routes),
         datapath=Datapath(vlan=probe.datapath_vlan, ipip=probe.datapath_ipip, vxlan=probe.datapath_vxlan),
+        keyless=probe.keyless,
     )
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto import types_pb2 as proto_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/agent.proto\x12\x07\x63\x61\x61s.v1\x1a\x11proto/types.proto\"F\n\x0cProbeRequest\x12%\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x14.caas.v1.ClusterHost\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\"\x80\x04\n\nProbeReply\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x15\n\rdatapath_vlan\x18\x04 \x01(\t\x12\x15\n\rdatapath_ipip\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61tapath_vxlan\x18\x0e \x01(\t\x12\x1c\n\x05lacks\x18\x06 \x03(\x0b\x32\r.caas.v1.Lack\x12+\n\x05links\x18\x07 \x03(\x0b\x32\x1c.caas.v1.ProbeReply.HostLink\x12\x0e\n\x06routes\x18\x08 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x39\n\x0bgenerations\x18\n \x03(\x0b\x32$.caas.v1.ProbeReply.GenerationsEntry\x12\x13\n\x0btaken_links\x18\x0b \x03(\t\x12\x15\n\rtaken_subnets\x18\x0c \x03(\t\x12\x13\n\x0btaken_ports\x18\r \x03(\r\x1aR\n\x08HostLink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03mtu\x18\x03 \x01(\r\x12\n\n\x02up\x18\x04 \x01(\x08\x12\x11\n\taddresses\x18\x05 \x03(\t\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"!\n\x0eObserveRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"\xa6\x02\n\x0cObserveReply\x12#\n\x07network\x18\x01 \x01(\x0b\x32\x12.caas.v1.HostState\x12.\n\ncontainers\x18\x02 \x03(\x0b\x32\x1a.caas.v1.ObserveReply.Seen\x12;\n\x0bgenerations\x18\x03 \x03(\x0b\x32&.caas.v1.ObserveReply.GenerationsEntry\x1aP\n\x04Seen\x12%\n\tcontainer\x18\x01 \x01(\x0b\x32\x12.caas.v1.Container\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"F\n\x0c\x41pplyRequest\x12%\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x14.caas.v1.ClusterHost\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"2\n\x0e\x44\x65stroyRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xf6\x01\n\tExecInput\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.caas.v1.ExecInput.StartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\r\n\x03\x65of\x18\x03 \x01(\x08H\x00\x1a\x94\x01\n\x05Start\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x03 \x03(\t\x12.\n\x03\x65nv\x18\x04 \x03(\x0b\x32!.caas.v1.ExecInput.Start.EnvEntry\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05input\"s\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x05H\x00\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x14.caas.v1.ErrorDetailH\x00\x42\x08\n\x06output2\xa2\x02\n\tNodeAgent\x12\x33\n\x05Probe\x12\x15.caas.v1.ProbeRequest\x1a\x13.caas.v1.ProbeReply\x12\x39\n\x07Observe\x12\x17.caas.v1.ObserveRequest\x1a\x15.caas.v1.ObserveReply\x12\x35\n\x05\x41pply\x12\x15.caas.v1.ApplyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x12\x33\n\x04\x45xec\x12\x12.caas.v1.ExecInput\x1a\x13.caas.v1.ExecOutput(\x01\x30\x01\x12\x39\n\x07\x44\x65stroy\x12\x17.caas.v1.DestroyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/agent.proto\x12\x07\x63\x61\x61s.v1\x1a\x11proto/types.proto\"F\n\x0cProbeRequest\x12%\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x14.caas.v1.ClusterHost\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\"\xa6\x04\n\nProbeReply\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x15\n\rdatapath_vlan\x18\x04 \x01(\t\x12\x15\n\rdatapath_ipip\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61tapath_vxlan\x18\x0e \x01(\t\x12\x1c\n\x05lacks\x18\x06 \x03(\x0b\x32\r.caas.v1.Lack\x12+\n\x05links\x18\x07 \x03(\x0b\x32\x1c.caas.v1.ProbeReply.HostLink\x12\x0e\n\x06routes\x18\x08 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x39\n\x0bgenerations\x18\n \x03(\x0b\x32$.caas.v1.ProbeReply.GenerationsEntry\x12\x13\n\x0btaken_links\x18\x0b \x03(\t\x12\x15\n\rtaken_subnets\x18\x0c \x03(\t\x12\x13\n\x0btaken_ports\x18\r \x03(\r\x12\x0f\n\x07keyless\x18\x0f \x01(\t\x12\x13\n\x0bnameservers\x18\x10 \x03(\t\x1aR\n\x08HostLink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03mtu\x18\x03 \x01(\r\x12\n\n\x02up\x18\x04 \x01(\x08\x12\x11\n\taddresses\x18\x05 \x03(\t\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"!\n\x0eObserveRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"\xa6\x02\n\x0cObserveReply\x12#\n\x07network\x18\x01 \x01(\x0b\x32\x12.caas.v1.HostState\x12.\n\ncontainers\x18\x02 \x03(\x0b\x32\x1a.caas.v1.ObserveReply.Seen\x12;\n\x0bgenerations\x18\x03 \x03(\x0b\x32&.caas.v1.ObserveReply.GenerationsEntry\x1aP\n\x04Seen\x12%\n\tcontainer\x18\x01 \x01(\x0b\x32\x12.caas.v1.Container\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"F\n\x0c\x41pplyRequest\x12%\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x14.caas.v1.ClusterHost\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"2\n\x0e\x44\x65stroyRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xf6\x01\n\tExecInput\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.caas.v1.ExecInput.StartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\r\n\x03\x65of\x18\x03 \x01(\x08H\x00\x1a\x94\x01\n\x05Start\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x03 \x03(\t\x12.\n\x03\x65nv\x18\x04 \x03(\x0b\x32!.caas.v1.ExecInput.Start.EnvEntry\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05input\"s\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x05H\x00\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x14.caas.v1.ErrorDetailH\x00\x42\x08\n\x06output2\xa2\x02\n\tNodeAgent\x12\x33\n\x05Probe\x12\x15.caas.v1.ProbeRequest\x1a\x13.caas.v1.ProbeReply\x12\x39\n\x07Observe\x12\x17.caas.v1.ObserveRequest\x1a\x15.caas.v1.ObserveReply\x12\x35\n\x05\x41pply\x12\x15.caas.v1.ApplyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x12\x33\n\x04\x45xec\x12\x12.caas.v1.ExecInput\x1a\x13.caas.v1.ExecOutput(\x01\x30\x01\x12\x39\n\x07\x44\x65stroy\x12\x17.caas.v1.DestroyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBEREQUEST']._serialized_start=49
   _globals['_PROBEREQUEST']._serialized_end=119
   _globals['_PROBEREPLY']._serialized_start=122
-  _globals['_PROBEREPLY']._serialized_end=634
-  _globals['_PROBEREPLY_HOSTLINK']._serialized_start=500
-  _globals['_PROBEREPLY_HOSTLINK']._serialized_end=582
-  _globals['_PROBEREPLY_GENERATIONSENTRY']._serialized_start=584
-  _globals['_PROBEREPLY_GENERATIONSENTRY']._serialized_end=634
-  _globals['_OBSERVEREQUEST']._serialized_start=636
-  _globals['_OBSERVEREQUEST']._serialized_end=669
-  _globals['_OBSERVEREPLY']._serialized_start=672
-  _globals['_OBSERVEREPLY']._serialized_end=966
-  _globals['_OBSERVEREPLY_SEEN']._serialized_start=834
-  _globals['_OBSERVEREPLY_SEEN']._serialized_end=914
-  _globals['_OBSERVEREPLY_GENERATIONSENTRY']._serialized_start=584
-  _globals['_OBSERVEREPLY_GENERATIONSENTRY']._serialized_end=634
-  _globals['_APPLYREQUEST']._serialized_start=968
-  _globals['_APPLYREQUEST']._serialized_end=1038
-  _globals['_DESTROYREQUEST']._serialized_start=1040
-  _globals['_DESTROYREQUEST']._serialized_end=1090
-  _globals['_EXECINPUT']._serialized_start=1093
-  _globals['_EXECINPUT']._serialized_end=1339
-  _globals['_EXECINPUT_START']._serialized_start=1182
-  _globals['_EXECINPUT_START']._serialized_end=1330
-  _globals['_EXECINPUT_START_ENVENTRY']._serialized_start=1288
-  _globals['_EXECINPUT_START_ENVENTRY']._serialized_end=1330
-  _globals['_EXECOUTPUT']._serialized_start=1341
-  _globals['_EXECOUTPUT']._serialized_end=1456
-  _globals['_NODEAGENT']._serialized_start=1459
-  _globals['_NODEAGENT']._serialized_end=1749
+  _globals['_PROBEREPLY']._serialized_end=672
+  _globals['_PROBEREPLY_HOSTLINK']._serialized_start=538
+  _globals['_PROBEREPLY_HOSTLINK']._serialized_end=620
+  _globals['_PROBEREPLY_GENERATIONSENTRY']._serialized_start=622
+  _globals['_PROBEREPLY_GENERATIONSENTRY']._serialized_end=672
+  _globals['_OBSERVEREQUEST']._serialized_start=674
+  _globals['_OBSERVEREQUEST']._serialized_end=707
+  _globals['_OBSERVEREPLY']._serialized_start=710
+  _globals['_OBSERVEREPLY']._serialized_end=1004
+  _globals['_OBSERVEREPLY_SEEN']._serialized_start=872
+  _globals['_OBSERVEREPLY_SEEN']._serialized_end=952
+  _globals['_OBSERVEREPLY_GENERATIONSENTRY']._serialized_start=622
+  _globals['_OBSERVEREPLY_GENERATIONSENTRY']._serialized_end=672
+  _globals['_APPLYREQUEST']._serialized_start=1006
+  _globals['_APPLYREQUEST']._serialized_end=1076
+  _globals['_DESTROYREQUEST']._serialized_start=1078
+  _globals['_DESTROYREQUEST']._serialized_end=1128
+  _globals['_EXECINPUT']._serialized_start=1131
+  _globals['_EXECINPUT']._serialized_end=1377
+  _globals['_EXECINPUT_START']._serialized_start=1220
+  _globals['_EXECINPUT_START']._serialized_end=1368
+  _globals['_EXECINPUT_START_ENVENTRY']._serialized_start=1326
+  _globals['_EXECINPUT_START_ENVENTRY']._serialized_end=1368
+  _globals['_EXECOUTPUT']._serialized_start=1379
+  _globals['_EXECOUTPUT']._serialized_end=1494
+  _globals['_NODEAGENT']._serialized_start=1497
+  _globals['_NODEAGENT']._serialized_end=1787
 # @@protoc_insertion_point(module_scope)

@@ -15,7 +15,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports")
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports", "keyless", "nameservers")
     class HostLink(_message.Message):
         __slots__ = ("name", "kind", "mtu", "up", "addresses")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,8 @@ class ProbeReply(_message.Message):
     TAKEN_LINKS_FIELD_NUMBER: _ClassVar[int]
     TAKEN_SUBNETS_FIELD_NUMBER: _ClassVar[int]
     TAKEN_PORTS_FIELD_NUMBER: _ClassVar[int]
+    KEYLESS_FIELD_NUMBER: _ClassVar[int]
+    NAMESERVERS_FIELD_NUMBER: _ClassVar[int]
     host: str
     version: str
     kernel: str
@@ -64,7 +66,9 @@ class ProbeReply(_message.Message):
     taken_links: _containers.RepeatedScalarFieldContainer[str]
     taken_subnets: _containers.RepeatedScalarFieldContainer[str]
     taken_ports: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ...) -> None: ...
+    keyless: str
+    nameservers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("cluster",)

@@ -172,7 +172,7 @@ class HostEntry(_message.Message):
     def __init__(self, address: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("cluster", "hostname", "image", "nic", "hosts", "roles", "clone_of", "running", "merge")
+    __slots__ = ("cluster", "hostname", "image", "nic", "hosts", "roles", "clone_of", "running", "ssh", "merge")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +181,7 @@ class Container(_message.Message):
     ROLES_FIELD_NUMBER: _ClassVar[int]
     CLONE_OF_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
+    SSH_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     hostname: str
@@ -190,8 +191,9 @@ class Container(_message.Message):
     roles: _containers.RepeatedScalarFieldContainer[str]
     clone_of: str
     running: bool
+    ssh: bool
     merge: bool
-    def __init__(self, cluster: _Optional[str] = ..., hostname: _Optional[str] = ..., image: _Optional[str] = ..., nic: _Optional[_Union[Nic, _Mapping]] = ..., hosts: _Optional[_Iterable[_Union[HostEntry, _Mapping]]] = ..., roles: _Optional[_Iterable[str]] = ..., clone_of: _Optional[str] = ..., running: bool = ..., merge: bool = ...) -> None: ...
+    def __init__(self, cluster: _Optional[str] = ..., hostname: _Optional[str] = ..., image: _Optional[str] = ..., nic: _Optional[_Union[Nic, _Mapping]] = ..., hosts: _Optional[_Iterable[_Union[HostEntry, _Mapping]]] = ..., roles: _Optional[_Iterable[str]] = ..., clone_of: _Optional[str] = ..., running: bool = ..., ssh: bool = ..., merge: bool = ...) -> None: ...
 
 class HostState(_message.Message):
     __slots__ = ("links", "addresses", "routes", "rules", "masquerades", "containers", "forwards")

@@ -263,6 +263,7 @@ def container_to_wire(container: Container) -> pb.Container:
         clone_of=container.clone_of,
         running=container.running,
         merge=container.merge,
+        ssh=bool(container.ssh),
     )
 
 
@@ -277,6 +278,7 @@ def container_from_wire(message: pb.Container) -> Container:
         clone_of=message.clone_of,
         running=message.running,
         merge=message.merge,
+        ssh=message.ssh,
     )
 
 

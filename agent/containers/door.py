@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.containers.config import check_path
 from agent.containers.image import IMAGES, ImageStore
 from agent.containers.image_declaration import DECLARATIONS
+from agent.containers.keys import AUTHORIZED_KEYS, read_host_keys
 from agent.containers.lacks import find_lacks
 from agent.containers.pool import Pool
 from agent.containers.record import Record, container_from_json, container_to_json, read_record, record_to_json
@@ -35,7 +36,8 @@ class LxcDoor:
     """The containers below *state*/containers, made from images in *images*.
 
     *storage* forces how root file systems are made; otherwise the best that works is probed once for each image.
-    *stop_patience* is how long a container may take to shut down before it is killed, in seconds.
+    *stop_patience* is how long a container may take to shut down before it is killed, in seconds. *authorized_keys*
+    is the host's own file of those that containers with `ssh` let in.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class LxcDoor:
         workers: int | None = None,
         storage: Storage | None = None,
         stop_patience: float = STOP_PATIENCE,
+        authorized_keys: Path = AUTHORIZED_KEYS,
     ) -> None:
         self.lxcpath = check_path(state.absolute() / "containers")
         self.images = ImageStore(check_path(images.absolute()), declarations)
         self._stop_patience = stop_patience
         self._storage = storage
+        self._authorized_keys = authorized_keys
         self._probed: dict[Path, Storage] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._locks_lock = threading.Lock()
@@ -86,20 +90,24 @@ class LxcDoor:
         with lock:
             yield
 
+    def keyless(self) -> str:
+        """The host's file of SSH keys where it is not there or empty, so that nobody is let in; else ""."""
+        return "" if read_host_keys(self._authorized_keys) else str(self._authorized_keys)
+
     def observe(self) -> Sequence[ObservedContainer]:
         """Every container that carries our mark. Writes nothing."""
         return tuple(
             ObservedContainer(
                 container=container_from_json(row["container"]), pid=row["pid"], memory_bytes=row["memory_bytes"]
             )
-            for row in self._pool.look("observe", timeout=_LOOK_TIMEOUT)
+            for row in self._pool.look("observe", timeout=_LOOK_TIMEOUT, keys=read_host_keys(self._authorized_keys))
         )
 
     def create(self, container: Container) -> None:
         """Make it, not started. NOT_FOUND without its image, CONFLICT where it exists, NO_ROOM on a full disk."""
         with self._locked(container.name):
-            record = self._make_record(container)
-            self._pool.call("create", timeout=_CREATE_TIMEOUT, name=container.name, record=record_to_json(record))
+            record, keys = record_to_json(self._make_record(container)), read_host_keys(self._authorized_keys)
+            self._pool.call("create", timeout=_CREATE_TIMEOUT, name=container.name, record=record, keys=keys)
 
     def _make_record(self, container: Container) -> Record:
         if container.clone_of:
@@ -148,11 +156,12 @@ class LxcDoor:
         return self._probed[image_rootfs]
 
     def change(self, before: Container, after: Container) -> None:
-        """Take over hosts and roles, live. INVALID for anything else."""
+        """Take over hosts, roles and SSH keys, live. INVALID for anything else."""
         if before.name != after.name:
             raise CaasError(Code.INVALID, f"container {before.name}: it cannot become {after.name}")
         with self._locked(after.name):
-            self._pool.call("change", timeout=_LOOK_TIMEOUT, name=after.name, container=container_to_json(after))
+            wanted, keys = container_to_json(after), read_host_keys(self._authorized_keys)
+            self._pool.call("change", timeout=_LOOK_TIMEOUT, name=after.name, container=wanted, keys=keys)
 
     def delete(self, container: Container) -> None:
         """Kill it if it runs, remove its files, mounts and cgroups. Already gone is success; NOT_OWNED."""

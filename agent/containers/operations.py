@@ -27,8 +27,9 @@ from agent.containers.config import (
     make_hosts,
     read_mark,
 )
+from agent.containers.keys import has_keys, open_root, write_keys
 from agent.containers.record import Record, container_to_json, read_record, write_durably, write_record
-from agent.containers.rootfs import clone_rootfs, make_rootfs
+from agent.containers.rootfs import clone_rootfs, make_rootfs, writable_root
 from agent.containers.trees import remove_tree, unmount_below
 from proto.errors import CaasError, Code, invalid
 from proto.model import Container
@@ -61,18 +62,28 @@ class Operations:
 
     # ---- looking
 
-    def observe(self) -> list[dict[str, Any]]:
-        """[{container, pid, memory_bytes}] of every container of ours; writes nothing."""
+    def observe(self, keys: str | None) -> list[dict[str, Any]]:
+        """[{container, pid, memory_bytes}] of every container of ours; writes nothing. *keys* are the host's."""
         seen = []
         for name in self._names():
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 lxc, record = self._load_cached(name)
                 pid = max(int(lxc.init_pid), 0)
                 merge = record.container.merge and (not pid or density.is_merging(pid))
-                container = {**container_to_json(record.container), "running": pid > 0, "merge": merge}
+                ssh = record.container.ssh and (self._has_keys(name, pid, record, keys) or None)
+                container = {**container_to_json(record.container), "running": pid > 0, "merge": merge, "ssh": ssh}
                 memory = self._cgroups.memory_bytes(name) if pid else 0
                 seen.append({"container": container, "pid": pid, "memory_bytes": memory})
         return seen
+
+    def _has_keys(self, name: str, pid: int, record: Record, keys: str | None) -> bool:
+        with contextlib.suppress(OSError, CaasError), open_root(self._root(name, pid, record)) as root:
+            return has_keys(root, keys)
+        return False  # it ended just now
+
+    def _root(self, name: str, pid: int, record: Record) -> Path:
+        """Its root folder. An overlay that is mounted is changed through the mount, never below it (overlayfs.rst)."""
+        return Path(f"/proc/{pid}/root") if pid else writable_root(self.lxcpath / name, record.storage)
 
     def _names(self) -> Iterator[str]:
         try:
@@ -116,10 +127,10 @@ class Operations:
 
     # ---- making
 
-    def create(self, record: Record, *, again: bool) -> None:
+    def create(self, record: Record, keys: str | None, *, again: bool) -> None:
         """Make the container of *record*; nothing is left where that fails. CONFLICT where it exists.
 
-        *again*: a worker died while it did this, perhaps after it was done.
+        *keys* are those its host lets in. *again*: a worker died while it did this, perhaps after it was done.
         """
         name = record.container.name
         if self._owned(name):
@@ -131,7 +142,7 @@ class Operations:
         self.lxcpath.mkdir(mode=0o711, parents=True, exist_ok=True)
         remove_tree(new)  # left by a worker that was killed
         try:
-            self._fill(new, record, source)
+            self._fill(new, record, source, keys)
             new.rename(self.lxcpath / name)
         except OSError as exc:
             remove_tree(new)
@@ -142,7 +153,7 @@ class Operations:
             raise
         self.writes += 1
 
-    def _fill(self, new: Path, record: Record, source: Path | None) -> None:
+    def _fill(self, new: Path, record: Record, source: Path | None, keys: str | None) -> None:
         container = record.container
         new.mkdir(mode=0o700)
         (new / MOUNT).mkdir()
@@ -150,6 +161,8 @@ class Operations:
             make_rootfs(new, record.storage, record.image_rootfs, hostname=container.hostname)
         else:
             clone_rootfs(new, record.storage, source, record.image_rootfs, hostname=container.hostname)
+        with open_root(writable_root(new, record.storage)) as root:  # a clone may have its source's
+            self.writes += write_keys(root, keys if container.ssh else None, name=container.name)
         (new / HOSTS).write_text(make_hosts(container))
         (new / HOSTS).chmod(0o644)
         (new / LOG).touch()
@@ -190,9 +203,12 @@ class Operations:
 
     # ---- changing
 
-    def change(self, after: Container) -> None:
-        """Take over hosts and roles of *after*, live, and merge for its next start. INVALID where anything else
-        differs; NOT_FOUND."""
+    def change(self, after: Container, keys: str | None) -> None:
+        """Take over hosts, roles and ssh of *after*, live, and merge for its next start. INVALID where anything else
+        differs; NOT_FOUND.
+
+        *keys* are the host's. Where `ssh` is None nobody knows what was there, and it stays.
+        """
         place = self._existing(after.name)
         record = read_record(place)
         _check_changeable(record.container, after)
@@ -200,6 +216,10 @@ class Operations:
             self._write_hosts(place, after)
         if record.container.merge != after.merge:
             self._write_config(place, replace(record, container=after))
+        if after.ssh is None:
+            after = replace(after, ssh=record.container.ssh)
+        elif after.ssh or record.container.ssh:
+            self._write_keys(record, keys if after.ssh else None)
         write_record(place, replace(record, container=after))
         self.writes += 1
 
@@ -207,6 +227,16 @@ class Operations:
         """One that was made by an earlier version may set what `merge` needs otherwise."""
         write_durably(place / CONFIG, make_config(record, place, apparmor=has_apparmor()))
         self.writes += 1
+
+    def _write_keys(self, record: Record, keys: str | None) -> None:
+        name = record.container.name
+        lxc, _ = self._load_cached(name)
+        pid = max(int(lxc.init_pid), 0)
+        try:
+            with open_root(self._root(name, pid, record)) as root:
+                self.writes += write_keys(root, keys, name=name)
+        except OSError as exc:
+            raise CaasError(Code.FAILED, f"container {name}: its keys: {exc.strerror}: it ended just now") from exc
 
     def _existing(self, name: str) -> Path:
         if not self._owned(name):

@@ -43,6 +43,7 @@ def container_to_json(container: Container) -> dict[str, Any]:
         "clone_of": container.clone_of,
         "running": container.running,
         "merge": container.merge,
+        "ssh": container.ssh,
         "hosts": [{"address": str(entry.address), "names": list(entry.names)} for entry in container.hosts],
         "nic": {
             "bridge": nic.bridge,
@@ -67,6 +68,7 @@ def container_from_json(data: dict[str, Any]) -> Container:
         clone_of=data["clone_of"],
         running=data["running"],
         merge=data.get("merge", False),  # records of before
+        ssh=data.get("ssh", False),  # records of before
         hosts=tuple(
             HostEntry(address=IPv4Address(entry["address"]), names=tuple(entry["names"])) for entry in data["hosts"]
         ),

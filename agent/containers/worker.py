@@ -29,9 +29,11 @@ Request = dict[str, Any]
 def make_handlers(operations: Operations) -> dict[str, Callable[[Request], Any]]:
     """What each request's `op` does; the result must be JSON."""
     return {
-        "observe": lambda _: operations.observe(),
-        "create": lambda request: operations.create(record_from_json(request["record"]), again=request["again"]),
-        "change": lambda request: operations.change(container_from_json(request["container"])),
+        "observe": lambda request: operations.observe(request["keys"]),
+        "create": lambda request: operations.create(
+            record_from_json(request["record"]), request["keys"], again=request["again"]
+        ),
+        "change": lambda request: operations.change(container_from_json(request["container"]), request["keys"]),
         "delete": lambda request: operations.delete(request["name"]),
         "start": lambda request: operations.start(request["name"]),
         "stop": lambda request: operations.stop(request["name"], request["patience"]),

@@ -118,6 +118,9 @@ class ContainerDoor(Protocol):
     def writes(self) -> int:
         """How many changing LXC calls and file writes were made since the door was opened."""
 
+    def keyless(self) -> str:
+        """The host's file of SSH keys where it is not there or empty, so that nobody is let in; else ""."""
+
     def observe(self) -> Sequence[ObservedContainer]:
         """Every container that carries our mark."""
 
@@ -125,7 +128,7 @@ class ContainerDoor(Protocol):
         """Make its root file system and configuration; does not start it. Refuses an image without a rootfs."""
 
     def change(self, before: Container, after: Container) -> None:
-        """Change what can be changed while it runs: hosts, roles. INVALID for anything else."""
+        """Change what can be changed while it runs: hosts, roles, SSH keys. INVALID for anything else."""
 
     def delete(self, container: Container) -> None:
         """Stop it if it runs, remove its files, mounts and cgroups. Already gone is success."""

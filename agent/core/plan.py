@@ -193,8 +193,7 @@ def _container_change(before: Container, after: Container, foreign: Mapping[str,
         current = changed
     elif replace(before, running=after.running) != after:
         changed = replace(after, running=before.running)
-        names = [name for name in ("hosts", "roles") if getattr(before, name) != getattr(after, name)]
-        actions.append(Action(verb=Verb.CHANGE, before=before, after=changed, why=f"{', '.join(names)} differ"))
+        actions.append(Action(verb=Verb.CHANGE, before=before, after=changed, why=_why_changed(before, after)))
         current = changed
     elif before.running and after.running and before.nic.port in foreign:
         actions.append(Action(verb=Verb.CHANGE, before=before, after=after, why=f"{before.nic.port} lost its mark"))
@@ -202,6 +201,14 @@ def _container_change(before: Container, after: Container, foreign: Mapping[str,
         verb, why = (Verb.START, "it should run") if after.running else (Verb.STOP, "it should not run")
         actions.append(Action(verb=verb, before=current, after=after, why=why))
     return actions
+
+
+def _why_changed(before: Container, after: Container) -> str:
+    names = [name for name in ("hosts", "roles") if getattr(before, name) != getattr(after, name)]
+    found = [f"{', '.join(names)} differ"] if names else []
+    if before.ssh != after.ssh:
+        found.append("its SSH keys are not its host's" if after.ssh else "nobody is to log in by SSH")
+    return "; ".join(found)
 
 
 def _deletion_rank(action: Action) -> tuple[int, int]:

@@ -32,6 +32,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_common_arguments(parser, state="containers and saved states")
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="sockets and locks; may be on tmpfs")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/caas/images"), metavar="DIR")
+    parser.add_argument(
+        "--authorized-keys",
+        type=Path,
+        default=Path("/root/.ssh/authorized_keys"),
+        metavar="FILE",
+        help="whose SSH keys are let in as root by containers that say ssh (default: %(default)s)",
+    )
     for kind in ("vlan", "ipip"):
         parser.add_argument(
             f"--{kind}",
@@ -58,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     # The workers are started here, before anything of gRPC is loaded.
     with (
-        LxcDoor(state=options.state, images=options.images) as containers,
+        LxcDoor(options.state, images=options.images, authorized_keys=options.authorized_keys.absolute()) as containers,
         contextlib.closing(ExecDoor(options.state)) as commands,
         NetlinkDoor(vlan=options.vlan, ipip=options.ipip) as kernel,
     ):

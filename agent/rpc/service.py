@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from agent.host import Host
+from agent.nameservers import read_nameservers
 from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
@@ -81,6 +82,8 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             taken_links=taken.links,
             taken_subnets=map(str, taken.subnets),
             taken_ports=taken.ports,
+            keyless=host.containers.keyless(),
+            nameservers=read_nameservers(),
         )
 
     async def Observe(self, request: pb.ObserveRequest, context: Any) -> pb.ObserveReply:

@@ -33,6 +33,8 @@ IMAGE_COMPUTE = "nova-compute"
 DENSITY_HIGH = "high"
 #: With more pairs than this, a warning says only how many.
 PAIRS_SHOWN = 6
+#: A Debian with git, sudo and sshd: what stack.sh finds where it is to set everything up itself.
+IMAGE_BASE = "base"
 NO_FACTS = "no host was asked: underlay MTU 1500 and ipip are assumed"
 
 
@@ -95,6 +97,8 @@ def compile_cluster(
 
 def image_of(spec: ContainerSpec) -> str:
     """The image a container starts from: the controller's where it holds any role but compute."""
+    if spec.devstack is not None:
+        return IMAGE_BASE
     return IMAGE_CONTROLLER if spec.is_controller else IMAGE_COMPUTE
 
 
@@ -142,6 +146,7 @@ class _Work:
             clone_of=spec.clone_of,
             # A controller's memory holds the cloud's secrets, and there is one of it: not worth what merging tells.
             merge=self.file.density == DENSITY_HIGH and not spec.is_controller,
+            ssh=spec.ssh,
         )
 
     def _nic(self, spec: ContainerSpec) -> Nic:
@@ -319,6 +324,7 @@ def _warnings(file: ClusterFile, facts: Facts | None, overlay: Overlay) -> tuple
             f"nova's containers are in several VLANs ({', '.join(sorted(vlans))}): nothing passes from one to another, "
             "so those apart from their controller will not come up"
         )
+    found += _keyless(file, facts)
     found += [_tell(problem) for problem in file.warnings]
     found += [f"caas up will refuse this: {_tell(problem)}" for problem in file.obstacles]
     return tuple(found)
@@ -328,6 +334,17 @@ def _list_pairs(pairs: Sequence[Pair]) -> str:
     if len(pairs) > PAIRS_SHOWN:
         return f"{len(pairs)} pairs of hosts were"
     return f"{', '.join(f'{one} and {other}' for one, other in pairs)} were"
+
+
+def _keyless(file: ClusterFile, facts: Facts | None) -> list[str]:
+    """Hosts that let nobody in by SSH have containers that do not either: no mistake, but worth knowing."""
+    known = facts.hosts if facts else {}
+    hosts = dict.fromkeys(spec.host for spec in file.containers.values() if spec.ssh)
+    return [
+        f"{host}: nobody can log in to its containers by SSH: {known[host].keyless} has no keys"
+        for host in hosts
+        if host in known and known[host].keyless
+    ]
 
 
 def _tell(problem: Problem) -> str:

@@ -19,6 +19,7 @@ class HostFacts:
 
     `underlay_mtu` is that of the link which has the host's address, None where it was not told. `taken` are names of
     links, `taken_subnets` and `taken_ports` what other clusters, or the host itself, have here.
+    `keyless` is the host's file of SSH keys where nobody is in it.
     """
 
     links: Mapping[str, int]
@@ -28,6 +29,7 @@ class HostFacts:
     taken: frozenset[str] = frozenset()
     taken_subnets: tuple[IPv4Network, ...] = ()
     taken_ports: frozenset[int] = frozenset()
+    keyless: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

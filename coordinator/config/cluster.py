@@ -131,7 +131,8 @@ class ContainerSpec:
     """A container: `address` is None where compile is to choose one. `roles` are expanded (nova.roles.ROLES).
 
     `clone_of` is "" or the container of the same host that this one is cloned from once that one is installed.
-    `forward_ssh`: the host forwards a port of its own, 1222 or the next free one, to its SSH.
+    `ssh`: it lets root in by SSH with the keys of its host's authorized_keys. `forward_ssh`: the host forwards a port
+    of its own, 1222 or the next free one, to its SSH. With `devstack` its stack.sh sets it up, and nobody else.
     """
 
     name: str
@@ -140,6 +141,7 @@ class ContainerSpec:
     address: IPv4Address | None = None
     roles: tuple[str, ...]
     clone_of: str = ""
+    ssh: bool = False
     forward_ssh: bool = False
     devstack: Devstack | None = None
 
@@ -194,6 +196,11 @@ class ClusterFile:
     def vlans(self) -> dict[str, VlanNetwork]:
         """The networks that are VLANs."""
         return {name: network for name, network in self.networks.items() if isinstance(network, VlanNetwork)}
+
+    @property
+    def has_nova(self) -> bool:
+        """Whether caas sets nova up in it: not where stack.sh does everywhere."""
+        return any(spec.devstack is None for spec in self.containers.values())
 
     @property
     def routed(self) -> dict[str, RoutedNetwork]:

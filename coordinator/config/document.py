@@ -170,7 +170,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hosts": (("address",), ("trunk",)),
     "networks": (("vlan", "subnet"), ("gateway",)),
     "routed": (("subnet",), ("overlay", "tunnel_to")),
-    "containers": (("host", "network", "roles"), ("address",)),
+    "containers": (("host", "network", "roles"), ("address", "ssh")),
 }
 
 
@@ -264,4 +264,5 @@ def _spec(name: str, fields: Fields) -> ContainerSpec | None:
         address=address,
         # None rather than some of them: check.py must not report as missing what could not be read.
         roles=() if unknown else expand_roles(word.text for word in words),
+        ssh=fields.flag("ssh"),
     )

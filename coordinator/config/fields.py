@@ -112,6 +112,16 @@ class Fields:
             return None
         return number
 
+    def flag(self, key: str) -> bool:
+        """true or false, as YAML 1.2's core schema writes them; false where it is not there."""
+        node = self.node(key)
+        if node is None:
+            return False
+        if not isinstance(node, tree.Scalar) or not node.plain or node.text.lower() not in ("true", "false"):
+            self.wrong(key, f"found {tree.describe(node)}", hint="true or false is needed")
+            return False
+        return node.text.lower() == "true"
+
     def address(self, key: str) -> IPv4Address | None:
         """An IPv4 address without prefix length."""
         found = self.scalar(key, "an IPv4 address")

@@ -90,6 +90,7 @@ def _agent(machine: Machine, places: Places) -> Service:
             "--tls": folder / "tls",
             "--state": folder / "state",
             "--run": places.run / "machines" / machine.name,
+            "--authorized-keys": places.authorized_keys(machine.name),
         },
     )
     return Service(

@@ -18,9 +18,10 @@ from coordinator.lab.locks import locked
 from coordinator.lab.places import DEFAULT_LAB, LABS, RUN, Places
 from coordinator.lab.processes import Process, forget, marked, running, start, stop, wait_gone
 from coordinator.lab.readiness import wait_ready
+from coordinator.lab.ssh_keys import make_ssh_keys
 from coordinator.lab.status import check_root, recorded_text, roles
 from coordinator.lab.sysctls import raise_limits, restore_limits
-from coordinator.lab.topology import Topology
+from coordinator.lab.topology import Role, Topology
 from coordinator.lab.topology_file import load_topology, parse_topology, read_topology
 from proto.errors import CaasError, Code
 
@@ -52,8 +53,10 @@ class Lab:
                 self._prepare(text, topology)
             with self._phase("namespaces", f"{len(topology.namespaces)} namespaces and the wires between them"):
                 wiring.build(topology, self._places)
-            with self._phase("certificates", "one for each process"):
+            with self._phase("certificates", "one for each process, and a key for SSH"):
                 services = self._certify(topology)
+                hosts = [one.name for one in topology.machines.values() if one.role is Role.HOST]
+                make_ssh_keys(self._places.ssh_key, map(self._places.authorized_keys, hosts), lab=self._places.lab)
             with self._phase("processes", f"{len(services)} processes"):
                 started = {one.daemon.name: self._start(one) for one in services}
             with self._phase("ready", "every process serves"):

@@ -66,6 +66,15 @@ class Places:
         return self.state / "machines" / name
 
     @property
+    def ssh_key(self) -> Path:
+        """The private key that the lab's hosts, and with them their containers, let in."""
+        return self.state / "ssh" / "id_ed25519"
+
+    def authorized_keys(self, name: str) -> Path:
+        """What stands in a host for its /root/.ssh/authorized_keys."""
+        return self.machine(name) / "authorized_keys"
+
+    @property
     def run(self) -> Path:
         return RUN / self.lab
 

@@ -27,11 +27,12 @@ class MachineStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabStatus:
-    """A lab as it is; no machines where it is down."""
+    """A lab as it is; no machines where it is down. `ssh_key`: the private key that its containers let in, or ""."""
 
     lab: str
     coordinator: str
     coordinator_pid: int
+    ssh_key: str
     machines: tuple[MachineStatus, ...]
 
     def document(self) -> dict[str, object]:
@@ -39,6 +40,7 @@ class LabStatus:
         return {
             "lab": self.lab,
             "coordinator": self.coordinator,
+            "ssh_key": self.ssh_key,
             "hosts": {
                 machine.name: {
                     "namespace": machine.namespace,
@@ -60,6 +62,7 @@ def observe(places: Places) -> LabStatus:
         lab=places.lab,
         coordinator=str(places.socket),
         coordinator_pid=coordinator.pid if coordinator else 0,
+        ssh_key=str(places.ssh_key) if places.ssh_key.exists() else "",
         machines=tuple(_observe_machine(name, owned[name], known, places) for name in order if name in owned),
     )
 

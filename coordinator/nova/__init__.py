@@ -8,13 +8,16 @@ steps = make_steps(site, shells, secrets)         pure; the engine runs them by 
 from coordinator.nova.client import clouds_yaml_text, openrc_text, openstack_argv
 from coordinator.nova.cloud import nova_status
 from coordinator.nova.compute import computes_at_once
+from coordinator.nova.goals import Look
 from coordinator.nova.make import make_steps
 from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets, make_secrets
 from coordinator.nova.site import Member, Options, Site, make_site
+from coordinator.nova.ssh import make_ssh_steps
 from coordinator.nova.verify import boot_test
 
 __all__ = [
+    "Look",
     "Member",
     "Options",
     "Role",
@@ -25,6 +28,7 @@ __all__ = [
     "computes_at_once",
     "make_secrets",
     "make_site",
+    "make_ssh_steps",
     "make_steps",
     "nova_status",
     "openrc_text",

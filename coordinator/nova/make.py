@@ -34,17 +34,18 @@ def make_steps(
     shells: Mapping[str, Shell],
     secrets: Secrets,
     *,
+    looks: Mapping[str, Look] | None = None,
     compute_gate: contextlib.AbstractAsyncContextManager[Any] | None = None,
 ) -> tuple[Step, ...]:
     """The steps that make *site* a working nova; *shells* has one for each container, by host name.
 
     *compute_gate* is held while a compute starts: an asyncio.Semaphore(computes_at_once(CORES)) is what it should
-    be. INVALID where a container has no shell.
+    be. *looks* are those that other steps use too. INVALID where a container has no shell.
     """
     missing = sorted(member.hostname for member in site.members if member.hostname not in shells)
     if missing:
         raise invalid(f"nova: no shell for {', '.join(missing)}")
-    looks = {member.hostname: Look(shells[member.hostname]) for member in site.members}
+    looks = looks or {member.hostname: Look(shells[member.hostname]) for member in site.members}
     world = World(site, secrets, looks)
     gate = compute_gate or asyncio.Semaphore(computes_at_once(DEFAULT_CORES))
     computes = make_compute_steps(world, gate)

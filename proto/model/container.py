@@ -51,6 +51,8 @@ class Container:
     again. `running` is what is wanted, or what is seen. `clone_of` is "" or the container whose root file
     system this one starts from. `merge`: the kernel may keep equal pages of it and of others once (KSM), for which
     its addresses are not randomised (docs/density.md).
+    system this one starts from. `ssh`: root is let in with the keys that its host lets in; seen where its
+    authorized_keys says what the host's does, and seen as None where it says something else.
     """
 
     kind: ClassVar[str] = "container"
@@ -63,6 +65,7 @@ class Container:
     clone_of: str = ""
     running: bool = True
     merge: bool = False
+    ssh: bool | None = False
 
     def __post_init__(self) -> None:
         check_hostname(self.hostname)

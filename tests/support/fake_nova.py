@@ -53,6 +53,8 @@ class FakeContainer:
         self.container = hostname
         self.files: dict[str, dict[str, str]] = {}
         self.started: dict[str, str] = {}
+        #: What the program of coordinator/devstack would see.
+        self.devstack: dict[str, Any] = {"digest": "", "my_ip": None, "services": {}}
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True
@@ -69,6 +71,8 @@ class FakeContainer:
                 self._apply(argument)
             case "cloud":
                 answer = self._cloud(argument)
+            case "devstack":
+                answer = self._stack(argument)
             case "rm":
                 for path in argv[2:]:
                     self.files.pop(path, None)
@@ -92,6 +96,15 @@ class FakeContainer:
             "ports": dict.fromkeys(wanted["ports"], serving),
             "rows": {query: [list(row) for row in self.cluster.rows.get(query, [])] for query in wanted["rows"]},
         }
+
+    def _stack(self, job: dict[str, Any]) -> dict[str, Any]:
+        match job["do"]:
+            case "stack":
+                self.devstack["digest"] = job["digest"]
+            case "start":
+                running = dict.fromkeys(self.devstack["services"], True)
+                self.devstack.update(my_ip=job["address"], services=running)
+        return self.devstack
 
     def _look_at(self, path: str) -> list[str] | None:
         entry = self.files.get(path)
@@ -152,6 +165,10 @@ def _digest(content: str) -> str:
 def _read_program(stdin: bytes) -> tuple[str, Any]:
     """Which of the inside programs *stdin* is, and its argument."""
     text = stdin.decode()
+    if "def run_stack(" in text:
+        return "devstack", json.loads(
+            ast.literal_eval(text.rpartition("\nmain(json.loads(")[2].strip().removesuffix("))"))
+        )
     _, found, call = text.rpartition("\nmain(_json.loads(")
     if not found:
         return "", None

@@ -107,6 +107,10 @@ class FakeContainers(Failing):
     def __init__(self) -> None:
         super().__init__()
         self.containers: dict[str, Container] = {}
+        self.without_keys = ""
+
+    def keyless(self) -> str:
+        return self.without_keys
 
     def observe(self) -> Sequence[ObservedContainer]:
         return [

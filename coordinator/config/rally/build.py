@@ -93,14 +93,16 @@ class Builder:
                 self._notes.wrong(part.place, part.path, message, hint=hint)
                 return
             roles = self._claim_roles(part, name, dropped)
-            is_compute = roles == (COMPUTE,)
-            clones = part.lxc is not None and part.lxc.is_engine and is_compute
+            # What stack.sh has set up in the first is cloned, whatever it is.
+            cloneable = roles == (COMPUTE,) or part.conf.devstack is not None
+            clones = part.lxc is not None and part.lxc.is_engine and cloneable
             self._made.containers[name] = ContainerSpec(
                 name=name,
                 host=host,
                 network=network,
                 roles=roles,
                 clone_of=base if clones else "",
+                ssh=True,
                 forward_ssh=part.lxc is not None and part.lxc.forward_ssh,
                 devstack=part.conf.devstack,
             )
@@ -108,7 +110,7 @@ class Builder:
             self._places[("containers", name)] = part.place
             if clones:
                 base = base or name
-            if not roles:
+            if not roles and part.conf.devstack is None:
                 services = "has no service that is deployed" if not part.conf.roles else "has nothing left to do"
                 self._notes.wrong(part.place, part.path, f"{name} {services}", hint="see ENABLED_SERVICES")
                 return
@@ -138,7 +140,12 @@ class Builder:
             return name
 
     def _claim_roles(self, part: Part, name: str, dropped: dict[str, str]) -> tuple[str, ...]:
-        """The part's roles that are still to be had: each but compute has one holder, the first."""
+        """The part's roles that are still to be had: each but compute has one holder, the first.
+
+        With devstack_repo each container gets a whole DevStack of its own, as in Rally: none of it is for others.
+        """
+        if part.conf.devstack is not None:
+            return part.conf.roles
         roles = []
         for role in part.conf.roles:
             holder = self._holders.setdefault(role, name) if role != COMPUTE else name
@@ -149,10 +156,13 @@ class Builder:
         return tuple(roles)
 
     def _fill_roles(self) -> None:
-        """What nova cannot do without goes where nova-api is."""
+        """What nova cannot do without goes where nova-api is. What stack.sh sets up is not looked at."""
+        packaged = [one for one in self._made.containers.values() if one.devstack is None]
         missing = [role for role in CONTROLLER_ROLES if role not in self._holders]
         api = self._holders.get(_NOVA_API)
-        if not missing or not self._made.containers or not all(one.roles for one in self._made.containers.values()):
+        if packaged and api is not None:
+            self._tell_mixed(api)
+        if not missing or not packaged or not all(one.roles for one in packaged):
             return
         if api is None:
             self._tell_no_controller(missing)
@@ -166,11 +176,22 @@ class Builder:
         self._notes.warn(part.place, part.path, message)
 
     def _tell_no_controller(self, missing: list[str]) -> None:
-        part = next(iter(self._made.parts.values()))
+        part = next(one for one in self._made.parts.values() if one.conf.devstack is None)
+        if any(one.conf.devstack for one in self._made.parts.values()):
+            message = "its services come from packages, and cannot join a controller that stack.sh sets up"
+            hint = "give every DevstackEngine of the file devstack_repo, or none"
+            self._notes.hinder(part.place, part.path, message, hint=hint)
+            return
         pointers = ", ".join(f"{one.key} is {one.host}" for one in part.conf.pointers)
         message = f"nobody holds {', '.join(missing)}{f' ({pointers})' if pointers else ''}"
         hint = "computes belong to the controller of their own cluster: make both with a MultihostEngine"
         self._notes.hinder(part.place, part.path, message, hint=hint)
+
+    def _tell_mixed(self, api: str) -> None:
+        for part in {id(one): one for one in self._made.parts.values() if one.conf.devstack}.values():
+            message = f"stack.sh has its own passwords: what it sets up cannot join {api}, whose nova has others"
+            hint = "give every DevstackEngine of the file devstack_repo, or none"
+            self._notes.warn(part.place, part.path, message, hint=hint)
 
     def _check_pointers(self, parts: list[Part]) -> None:
         """MYSQL_HOST and the like must lead to this cluster's controller: services find each other by their roles."""

@@ -90,9 +90,6 @@ class LocalConfReader:
             devstack = Devstack(
                 repo=repo, branch=branch or DEVSTACK_BRANCH, lines=make_lines(entries), is_node=self._is_node
             )
-            message = "deploying by DevStack's stack.sh is not there yet"
-            hint = "leave devstack_repo out: the same services come from packages"
-            self._hinder_at(self._engine.where("devstack_repo"), self._engine.at("devstack_repo"), message, hint)
         elif branch is not None:
             message = "it has no effect: services come from packages unless devstack_repo is given too"
             self._notes.warn(self._engine.where("devstack_branch"), self._engine.at("devstack_branch"), message)

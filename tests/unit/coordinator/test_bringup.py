@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator import bringup, checks, status, teardown
+from coordinator.access import credentials
 from coordinator.config import Settings, load_bytes
 from coordinator.journal import Journal
 from coordinator.progress import Progress
@@ -262,12 +264,12 @@ async def test_restarting_a_service_that_runs_is_refused_unless_allowed(rig: Rig
 async def test_what_cannot_be_deployed_is_refused_before_any_host_is_asked(rig: Rig) -> None:
     """A host without an address here: were it asked for, the failure would be another."""
     servers = {"type": "ExistingServers", "credentials": [{"host": "far.example.net"}]}
-    document = {"type": "DevstackEngine", "devstack_repo": "https://example.net/devstack", "provider": servers}
+    document = {"type": "DevstackEngine", "local_conf": {"VIRT_DRIVER": "xen"}, "provider": servers}
     request = pb.FileRequest(content=json.dumps(document).encode(), file_name="rally.json")
     with pytest.raises(CaasError) as caught:
         await bringup.plan(rig.fleet, rig.journal, await read_request(Settings(), request))  # type: ignore[arg-type]
     assert caught.value.code is Code.UNSUPPORTED
-    assert "stack.sh is not there yet" in caught.value.message
+    assert "the only compute driver is the fake one" in caught.value.message
     assert "the address of host far.example.net is not known" in caught.value.message
     assert rig.journal.clusters() == []
 
@@ -333,3 +335,61 @@ async def test_a_lost_journal_and_lost_secrets_are_told_with_the_way_out(rig: Ri
     with pytest.raises(CaasError, match="secrets") as caught:
         await rig.up(ONE)
     assert "caas down FILE" in caught.value.hint
+
+
+STACKED = json.dumps(
+    {
+        "type": "DevstackEngine",
+        "devstack_repo": "https://example.net/devstack",
+        "provider": {"type": "ExistingServers", "credentials": [{"host": "10.9.0.1"}]},
+    }
+)
+
+
+async def _up_stacked(rig: Rig) -> dict[str, Any]:
+    file = pb.FileRequest(content=STACKED.encode(), file_name="demo.json", name="demo")
+    reading = await read_request(SITE, file)
+    progress = Progress("demo", rig.journal, rig.events.append)
+    return await bringup.up(rig.fleet, rig.journal, reading, progress, remove=False, restart=False)  # type: ignore[arg-type]
+
+
+async def test_a_cluster_of_stack_sh_alone_comes_up_without_our_nova(rig: Rig) -> None:
+    done = await _up_stacked(rig)
+    assert done["steps"] == [
+        "cluster/secrets:devstack-host1",
+        "ssh/server:devstack-host1",
+        "devstack/stack:devstack-host1",
+    ]
+    assert done["computes_up"] == 0
+    assert rig.fleet.containers["host1"].containers["demo.devstack-host1"].image == "base"
+    assert (await rig.status())["state"] == "up"
+    assert (await rig.verify())["ok"]
+    assert (await _up_stacked(rig))["steps"] == []
+    with pytest.raises(CaasError, match="devstack_repo, which caas does not know") as caught:
+        credentials(rig.fleet, rig.journal, "demo", "openrc")  # type: ignore[arg-type]
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+async def test_ssh_is_set_up_where_the_file_says_so_and_only_there(rig: Rig) -> None:
+    text = TWO.replace("roles: [compute]", "roles: [compute], ssh: true")
+    steps = (await rig.up(text))["steps"]
+    assert [step for step in steps if step.startswith("ssh/")] == ["ssh/server:ubuntu012"]
+    assert rig.fleet.containers["host2"].containers["demo.ubuntu012"].ssh
+    assert not rig.fleet.containers["host1"].containers["demo.ubuntu011"].ssh
+    assert await rig.plan(text) == {"hosts": {}, "natbox": [], "steps": []}
+    rig.fleet.containers["host2"].containers["demo.ubuntu012"] = replace(
+        rig.fleet.containers["host2"].containers["demo.ubuntu012"], ssh=None
+    )
+    (action,) = (await rig.plan(text))["hosts"]["host2"]["actions"]
+    assert action["why"] == "its SSH keys are not its host's"
+    assert (await rig.up(text))["writes"]["containers"] == 1
+    assert await rig.plan(text) == {"hosts": {}, "natbox": [], "steps": []}
+
+
+async def test_a_host_that_lets_nobody_in_is_told_of(rig: Rig) -> None:
+    rig.fleet.containers["host2"].without_keys = "/root/.ssh/authorized_keys"
+    await rig.up(TWO)
+    assert not any("SSH" in event.message for event in rig.events)
+    await rig.up(TWO.replace("roles: [compute]", "roles: [compute], ssh: true"))
+    (note,) = (event.message for event in rig.events if "SSH" in event.message)
+    assert note.startswith("warning: host2: nobody can log in")

@@ -70,6 +70,7 @@ containers = st.builds(
     roles=st.lists(labels, max_size=3).map(tuple),
     clone_of=labels | st.just(""),
     running=st.booleans(),
+    ssh=st.booleans(),
 )
 
 

@@ -16,6 +16,8 @@ from tests.unit.agent.containers.things import make_container, make_record
 CONTAINERS = [
     make_container(),
     make_container(clone_of="c0", running=False, roles=(), hosts=()),
+    make_container(ssh=True),
+    make_container(ssh=None),
     replace(make_container(), nic=replace(make_container().nic, gateway=None)),
 ]
 
@@ -23,6 +25,12 @@ CONTAINERS = [
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_round_trip(container: object) -> None:
     assert container_from_json(json.loads(json.dumps(container_to_json(container)))) == container  # type: ignore[arg-type]
+
+
+def test_one_of_before_there_was_ssh_lets_nobody_in() -> None:
+    data = container_to_json(make_container(ssh=True))
+    del data["ssh"]
+    assert container_from_json(data) == make_container()
 
 
 @pytest.mark.parametrize("storage", list(Storage))

@@ -51,6 +51,23 @@ def test_what_is_not_desired_goes_from_the_top_down() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "seen", "why"),
+    [
+        (True, False, "its SSH keys are not its host's"),
+        (True, None, "its SSH keys are not its host's"),
+        (False, True, "nobody is to log in by SSH"),
+        (False, None, "nobody is to log in by SSH"),
+    ],
+)
+def test_ssh_keys_are_changed_while_it_runs(wanted: bool, seen: bool | None, why: str) -> None:
+    plan = make_plan(
+        make_state(replace(make_container(), ssh=wanted)), make_state(replace(make_container(), ssh=seen)), FOREIGN
+    )
+    assert lines(plan) == ["change container demo.ubuntu011"]
+    assert plan[0].why == why
+
+
 def test_an_mtu_is_changed_in_place() -> None:
     plan = make_plan(make_state(mtu=1480), make_state(mtu=1500), FOREIGN)
     assert lines(plan) == ["change bridge lxcbr100", "change vlan eth1.100"]

@@ -295,3 +295,57 @@ def test_our_own_format_may_be_json() -> None:
         "containers": {"c": {"host": "h", "network": "n", "roles": ["controller"]}},
     }
     assert _load(document).networks["n"].subnet_on("h").prefixlen == 24
+
+
+REPO = "https://example.net/devstack"
+
+
+def _engine(per_host: int, **keys: Any) -> dict[str, Any]:
+    engine = {"name": "DevstackEngine", "local_conf": {"ENABLED_SERVICES": "n-cpu,key", "VIRT_DRIVER": "fake"}, **keys}
+    servers = {"type": "ExistingServers", "credentials": [{"host": "10.2.0.9"}]}
+    return {
+        "type": "LxcEngine",
+        "distribution": "debian",
+        "container_name": "n",
+        "containers_per_host": per_host,
+        "provider": servers,
+        "engine": engine,
+    }
+
+
+def test_root_is_let_in_by_ssh_everywhere() -> None:
+    assert all(spec.ssh for spec in _load(_multihost(_node({}))).containers.values())
+
+
+def test_with_a_repository_each_container_has_a_devstack_of_its_own_and_nothing_is_added() -> None:
+    document = _lxc(containers_per_host=2)
+    document["devstack_repo"] = REPO
+    document["local_conf"]["ENABLED_SERVICES"] = "n-api,n-cpu"
+    file = _load(document)
+    assert [spec.roles for spec in file.containers.values()] == [("nova-api", "compute")] * 2
+    assert not file.has_nova
+    assert [problem.path for problem in file.warnings] == ["provider.distribution"]
+    file.check_deployable()
+
+
+def test_what_stack_sh_sets_up_is_cloned_whatever_its_services_are() -> None:
+    file = _load({**_multihost(_engine(3, devstack_repo=REPO)), "controller": _devstack(devstack_repo=REPO)})
+    first, *computes = file.containers.values()
+    assert not first.clone_of
+    assert [spec.clone_of for spec in computes] == ["", computes[0].name, computes[0].name]
+    file.check_deployable()
+
+
+def test_packages_cannot_join_a_controller_that_stack_sh_sets_up() -> None:
+    file = _load({**_multihost(_node({})), "controller": _devstack(devstack_repo=REPO)})
+    with pytest.raises(ConfigError, match="cannot join a controller"):
+        file.check_deployable()
+
+
+def test_a_node_of_stack_sh_beside_a_controller_from_packages_is_told_of() -> None:
+    document = _multihost(_engine(2, devstack_repo=REPO))
+    file = _load(document)
+    file.check_deployable()
+    assert file.has_nova
+    (found,) = (problem for problem in file.warnings if "passwords" in problem.message)
+    assert found.path == "nodes[0]"

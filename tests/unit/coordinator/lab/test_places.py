@@ -43,9 +43,9 @@ def test_the_processes_of_the_default_lab() -> None:
     one, two, gateway = (f"{state}/machines/{name}" for name in ("host1", "host2", "natbox"))
     assert commands == {
         "caas-agent.host1": f"-m agent.rpc.main --name host1 --listen 192.168.2.25:7443 --tls {one}/tls "
-        f"--state {one}/state --run /run/caas/x/machines/host1",
+        f"--state {one}/state --run /run/caas/x/machines/host1 --authorized-keys {one}/authorized_keys",
         "caas-agent.host2": f"-m agent.rpc.main --name host2 --listen 192.168.2.26:7443 --tls {two}/tls "
-        f"--state {two}/state --run /run/caas/x/machines/host2",
+        f"--state {two}/state --run /run/caas/x/machines/host2 --authorized-keys {two}/authorized_keys",
         "caas-natbox": f"-m natbox.main --listen 192.168.2.24:7444 --tls {gateway}/tls "
         f"--state {gateway}/state --trunk eth1 --uplink eth2",
         "caas-coordinator": "-m coordinator.rpc.main --socket /run/caas/x/coordinator/coordinator.sock "
