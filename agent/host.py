@@ -49,7 +49,7 @@ class Host:
         """What this machine lacks, for *desired* if given."""
         state = desired.state if desired else HostState()
         wanted = state.containers
-        found = [*self.kernel.lacks()]
+        found = [*self.kernel.lacks(state if desired else None)]
         if any(isinstance(link, Vxlan) for link in state.links) and not self.kernel.datapath().vxlan:
             found.append(Lack(what="vxlan devices: this kernel makes none", mend="modprobe vxlan"))
         merging = self._merging.lacks() if self._merging and any(one.merge for one in wanted) else ()

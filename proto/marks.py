@@ -18,6 +18,10 @@ ROUTE_PROTOCOL = 0xCA
 #: before the main table (32766), which knows that end by the underlay.
 TUNNEL_TABLE = 0xCA01
 TUNNEL_RULE_PRIORITY = 0xCA0
+#: Bits of a packet's mark: an answer of a forwarded connection. It goes back the way that the question came, and not
+#: through a tunnel: the main table is looked up before the rules above.
+ANSWER_MARK = 0xCA0000
+ANSWER_RULE_PRIORITY = TUNNEL_RULE_PRIORITY - 1
 
 
 @dataclass(frozen=True, slots=True)

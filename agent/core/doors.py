@@ -82,11 +82,16 @@ class KernelDoor(Protocol):
     def tunnel_drops(self) -> Mapping[str, int]:
         """How many packets the tunnels did not take, by reason."""
 
-    def lacks(self) -> Sequence[Lack]:
-        """What a bring-up would need of this kernel and is not there. Changes nothing that lasts."""
+    def lacks(self, desired: HostState | None) -> Sequence[Lack]:
+        """What a bring-up, of *desired* if given, would need of this host and is not there: devices, and that nothing
+        of the host's own stands in the way of what is forwarded. Changes nothing that lasts."""
 
     def live_routes(self) -> Sequence[IPv4Network]:
         """Destinations of the main table that are not ours and by no link of ours, the default route left out."""
+
+    def taken_ports(self) -> Sequence[int]:
+        """TCP ports of this host that something else has, ascending: it listens there on any address but a loopback
+        one, or translates them, by nft's rules that are not ours. What is forwarded by ours is in `observe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

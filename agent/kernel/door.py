@@ -10,17 +10,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Literal
+from typing import Literal, NoReturn
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
 from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe
-from agent.kernel.bridge_filter import find_bridge_lacks
 from agent.kernel.errors import kernel_errors, take_back
+from agent.kernel.forwarding import find_forwarding_lacks
+from agent.kernel.forwards import Forwards
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
 from agent.kernel.sysctl import make_gateway, make_quiet
+from agent.kernel.taken_ports import list_taken_ports
 from agent.kernel.tally import Tally
+from agent.kernel.translation import Translation
 from agent.kernel.tunnels import Tunnels
 from agent.kernel.vlan_bpf import BpfVlans, is_far_end
 from agent.kernel.vlan_kernel import KernelVlans, master_name
@@ -36,6 +39,7 @@ from proto.model import (
     Bridge,
     Container,
     Datapath,
+    Forward,
     HostState,
     Ipip,
     Link,
@@ -50,7 +54,7 @@ Realisation = Literal["auto", "kernel", "bpf"]
 
 
 class NetlinkDoor:
-    """Links, addresses, routes, rules and masquerading of one network namespace; implements KernelDoor.
+    """Links, addresses, routes, rules and translation of one network namespace; implements KernelDoor.
 
     *netns* is another namespace's name or path: for tests; a daemon leaves it out. *vlan* and *ipip* force a
     realisation of new ones; those that exist stay what they are. Safe for several threads. Raises CaasError.
@@ -64,6 +68,8 @@ class NetlinkDoor:
         with kernel_errors("open a netlink socket"):
             self._connection = Netlink(netns=netns, tally=self._tally)
         self._nft = Nft(netns=netns, tally=self._tally)
+        self._translation = Translation(self._nft)
+        self._forwards = Forwards(self._connection, self._translation)
         self._kernel_vlans = KernelVlans(self._connection)
         self._bpf_vlans = BpfVlans(self._connection)
         self._tunnels = Tunnels(self._connection, self._nft, self._choose_ipip)
@@ -109,12 +115,14 @@ class NetlinkDoor:
             addresses = tuple(
                 each.thing for each in seen_addresses if each.thing.link in names or each.protocol == ROUTE_PROTOCOL
             )
+            translating = self._translation.list_rules()
             state = HostState(
                 links=ours,
                 addresses=addresses,
                 routes=tuple(layer3.list_routes(self._connection, seen)),
                 rules=tuple(layer3.list_rules(self._connection)),
-                masquerades=tuple(each.thing for each in masquerade.list_masquerades(self._nft)),
+                masquerades=tuple(masquerade.read_masquerades(translating)),
+                forwards=tuple(self._forwards.observe(translating)),
             )
         places: dict[str, list[IPv4Interface]] = {}
         for found in seen_addresses:
@@ -154,7 +162,11 @@ class NetlinkDoor:
                 case Rule():
                     layer3.add_rule(self._connection, thing)
                 case Masquerade():
-                    masquerade.add_masquerade(self._nft, thing)
+                    masquerade.add_masquerade(self._translation, thing)
+                case Forward():
+                    self._forwards.create(thing)
+                case _:
+                    _refuse_kind("create", thing)
 
     def change(self, before: NetworkThing, after: NetworkThing) -> None:
         if type(before) is not type(after) or before.name != after.name:
@@ -182,9 +194,13 @@ class NetlinkDoor:
                     layer3.replace_route(self._connection, after, dev, encap_src=self._encap_src(after))
                     self._refresh()
                 case Masquerade(), Masquerade():
-                    masquerade.replace_masquerade(self._nft, before, after)
+                    masquerade.replace_masquerade(self._translation, before, after)
+                case Forward(), Forward():
+                    self._forwards.change(before, after)
+                case (Address(), Address()) | (Rule(), Rule()):
+                    pass  # it is its name: there is nothing left to differ
                 case _:
-                    pass  # an address or a rule is its name: there is nothing left to differ
+                    _refuse_kind("change", after)
 
     def delete(self, thing: NetworkThing) -> None:
         with self._lock, kernel_errors(f"delete {thing.kind} {thing.name}"):
@@ -217,7 +233,11 @@ class NetlinkDoor:
                 case Rule():
                     layer3.delete_rule(self._connection, thing)
                 case Masquerade():
-                    masquerade.delete_masquerade(self._nft, thing)
+                    masquerade.delete_masquerade(self._translation, thing)
+                case Forward():
+                    self._forwards.delete(thing)
+                case _:
+                    _refuse_kind("delete", thing)
 
     def set_port_mark(self, container: Container) -> None:
         nic, what = container.nic, f"mark port {container.nic.port} of container {container.name}"
@@ -260,13 +280,19 @@ class NetlinkDoor:
             parts = self._tunnels.drops(), self._vxlans.drops()
             return {reason: sum(part.get(reason, 0) for part in parts) for reason in parts[0]}
 
-    def lacks(self) -> Sequence[Lack]:
-        found = probe.find_lacks(self._forced)
-        return found or find_bridge_lacks(self._nft, netns=self._connection.netns)
+    def lacks(self, desired: HostState | None) -> Sequence[Lack]:
+        if found := probe.find_lacks(self._forced):
+            return found
+        with self._lock, kernel_errors("find what stands in the way of forwarding"):
+            return find_forwarding_lacks(self._connection, self._nft, desired)
 
     def live_routes(self) -> Sequence[IPv4Network]:
         with self._lock, kernel_errors("list the routes"):
             return layer3.list_foreign_destinations(self._connection, links.list_links(self._connection))
+
+    def taken_ports(self) -> Sequence[int]:
+        with self._lock, kernel_errors("list the TCP ports that are taken"):
+            return list_taken_ports(self._nft, netns=self._connection.netns)
 
     def _create_bridge(self, wanted: Bridge) -> None:
         placement.check_name_free(links.list_links(self._connection), wanted)
@@ -387,3 +413,8 @@ class NetlinkDoor:
                 f"{f' of {link.mark}' if link.mark else ' that is not ours'}",
                 hint=f"ip link show {thing.name}",
             )
+
+
+def _refuse_kind(verb: str, thing: NetworkThing) -> NoReturn:
+    """For what the vocabulary has and this door has not: nothing is ignored silently."""
+    raise CaasError(Code.UNSUPPORTED, f"{verb} {thing.kind} {thing.name}: the kernel's door knows no {thing.kind}")

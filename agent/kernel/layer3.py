@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl import RTM_GETROUTE
 from agent.kernel.encap import make_encap, read_encap
 from agent.kernel.links import Links, SeenLink
 from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Request
-from proto.marks import ROUTE_PROTOCOL
+from proto.marks import ANSWER_MARK, ANSWER_RULE_PRIORITY, ROUTE_PROTOCOL
 from proto.model import KIND_VXLAN, Address, Route, Rule
 
 RTN_UNICAST = 1
@@ -102,6 +102,20 @@ def list_foreign_destinations(connection: Netlink, links: Links) -> list[ipaddre
     return sorted({network for network in found if network})
 
 
+def list_default_links(connection: Netlink) -> list[int]:
+    """The ifindices of the main table's default route, the one with the lowest metric. Raises KernelError."""
+
+    def read(message: Message) -> tuple[int, list[int]] | None:
+        is_default = message["dst_len"] == 0 and message["type"] == RTN_UNICAST
+        if not is_default or _table(message, "RTA_TABLE") != RT_TABLE_MAIN:
+            return None
+        hops = message.get_attr("RTA_MULTIPATH") or ()
+        return message.get_attr("RTA_PRIORITY") or 0, [message.get_attr("RTA_OIF") or 0, *(hop["oif"] for hop in hops)]
+
+    found = connection.dump(lambda route: route.route((RTM_GETROUTE, DUMP), family=AF_INET, table=RT_TABLE_MAIN), read)
+    return next((links for _, links in sorted(each for each in found if each)), [])
+
+
 def find_out_link(connection: Netlink, remote: ipaddress.IPv4Address, *, src: ipaddress.IPv4Address) -> int:
     """The ifindex of the link by which packets from *src*, an address of the host's, go to *remote*; 0 where none."""
     return find_way(connection, remote, src=src)[0]
@@ -127,10 +141,10 @@ def find_way(
 
 
 def list_rules(connection: Netlink) -> list[Rule]:
-    """Our IPv4 policy rules. Raises KernelError."""
+    """Our IPv4 policy rules, but for the one of `has_answer_rule`. Raises KernelError."""
 
     def read(message: Message) -> Rule | None:
-        if message.get_attr("FRA_PROTOCOL") != ROUTE_PROTOCOL:
+        if message.get_attr("FRA_PROTOCOL") != ROUTE_PROTOCOL or message.get_attr("FRA_FWMARK"):
             return None
         return Rule(
             priority=message.get_attr("FRA_PRIORITY") or 0,
@@ -140,6 +154,43 @@ def list_rules(connection: Netlink) -> list[Rule]:
         )
 
     return [rule for rule in connection.dump(lambda route: route.rule("dump", family=AF_INET), read) if rule]
+
+
+def has_answer_rule(connection: Netlink) -> bool:
+    """Whether answers of forwarded connections are looked up in the main table first. Raises KernelError."""
+    return any(
+        connection.dump(
+            lambda route: route.rule("dump", family=AF_INET),
+            lambda message: (
+                message.get_attr("FRA_PROTOCOL") == ROUTE_PROTOCOL
+                and message.get_attr("FRA_PRIORITY") == ANSWER_RULE_PRIORITY
+                and message.get_attr("FRA_FWMARK") == message.get_attr("FRA_FWMASK") == ANSWER_MARK
+                and _table(message, "FRA_TABLE") == RT_TABLE_MAIN
+            ),
+        )
+    )
+
+
+def add_answer_rule(connection: Netlink) -> None:
+    """Raises KernelError: EEXIST where it is there."""
+    connection.change(_answer_rule_request("add"))
+
+
+def delete_answer_rule(connection: Netlink) -> bool:
+    """False where it was gone."""
+    return _unless_gone(lambda: connection.change(_answer_rule_request("del")))
+
+
+def _answer_rule_request(command: str) -> Request:
+    return lambda route: route.rule(
+        command,
+        family=AF_INET,
+        priority=ANSWER_RULE_PRIORITY,
+        fwmark=ANSWER_MARK,
+        fwmask=ANSWER_MARK,
+        table=RT_TABLE_MAIN,
+        protocol=ROUTE_PROTOCOL,
+    )
 
 
 def add_address(connection: Netlink, address: Address, index: int) -> None:

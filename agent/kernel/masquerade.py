@@ -1,108 +1,92 @@
-"""Masquerading: nft table `ip caas`, one rule for each Masquerade, which its comment marks.
+"""Masquerading: three rules of nft table `ip caas` for each Masquerade. One translates and holds all exemptions; two
+lower the segment size that TCP's ends tell each other where packets of its source leave for the world or come from it.
 
-The table is ours and goes with its last rule. One rule holds all exemptions, so that a change is one replacement.
+A segment is at most what both ways carry: the link it leaves by and the bridge it came from (nft(8): rt mtu looks at
+the route to the destination and at the one back). So no packet is too large for the chain of MTUs, also where nobody
+hears of "fragmentation needed". Inside the overlay the tunnels do the same.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from ipaddress import IPv4Network
 
-from agent.kernel.nft import Command, Nft
-from proto.errors import CaasError, Code, invalid
-from proto.marks import parse_mark
+from agent.kernel.translation import Seen, Translation, Wanted, header, match, network_from_nft, network_to_nft
+from proto.errors import CaasError, Code
 from proto.model import Masquerade
 
-FAMILY, TABLE, CHAIN = "ip", "caas", "postrouting"
-COMMENT_MAX = 127  # NFTNL_UDATA_COMMENT_MAXLEN less the NUL
-_PLACE = {"family": FAMILY, "table": TABLE, "chain": CHAIN}
+CHAIN, CLAMPS = "postrouting", "forward"
+#: What a masquerade exempts that lacks one of its rules: everything. The next plan changes it.
+BROKEN = (IPv4Network("0.0.0.0/0"),)
+_SYN = match({"&": [header("tcp", "flags"), ["syn", "rst"]]}, "syn")
+_CLAMP = {"mangle": {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": {"rt": {"key": "mtu"}}}}
+_TRANSLATES = "masquerade"
+_ENDS = ("saddr", "daddr")
 
 
-@dataclass(frozen=True, slots=True)
-class SeenMasquerade:
-    """A rule of ours with the handle that nft knows it by."""
-
-    thing: Masquerade
-    handle: int
-
-
-def list_masquerades(nft: Nft) -> list[SeenMasquerade]:
-    """Every rule of the table that carries our mark."""
-    rules = [each["rule"] for each in nft.list_table(FAMILY, TABLE) if "rule" in each]
-    return [seen for rule in rules if rule.get("chain") == CHAIN and (seen := _seen(rule))]
+def read_masquerades(rules: Iterable[Seen]) -> list[Masquerade]:
+    """Those among the table's rules of ours."""
+    found: dict[IPv4Network, dict[str, list[Seen]]] = {}
+    for rule in rules:
+        if piece := _read(rule):
+            found.setdefault(piece[1], {}).setdefault(piece[0], []).append(rule)
+    return [_join(source, pieces) for source, pieces in found.items()]
 
 
-def add_masquerade(nft: Nft, wanted: Masquerade) -> None:
+def add_masquerade(table: Translation, wanted: Masquerade) -> None:
     """CONFLICT where its source has a rule."""
-    _check_comment(wanted)
-    if any(seen.thing.source == wanted.source for seen in list_masquerades(nft)):
+    if _find(table, wanted):
         raise CaasError(Code.CONFLICT, f"create masquerade {wanted.name}: {wanted.source} has a rule already")
-    chain = {"family": FAMILY, "table": TABLE, "name": CHAIN, "type": "nat", "hook": "postrouting", "prio": 100}
-    commands: list[Command] = [
-        {"add": {"table": {"family": FAMILY, "name": TABLE}}},
-        {"add": {"chain": chain | {"policy": "accept"}}},
-        {"add": {"rule": _rule(wanted)}},
-    ]
-    nft.change(commands, what=f"create masquerade {wanted.name}")
+    table.change(what=f"create masquerade {wanted.name}", mark=wanted.mark, make=_rules(wanted))
 
 
-def replace_masquerade(nft: Nft, before: Masquerade, after: Masquerade) -> None:
-    """NOT_FOUND where *before* has no rule."""
-    _check_comment(after)
-    for seen in list_masquerades(nft):
-        if seen.thing.source == before.source:
-            command = {"replace": {"rule": _rule(after) | {"handle": seen.handle}}}
-            nft.change([command], what=f"change masquerade {after.name}")
-            return
-    raise CaasError(Code.NOT_FOUND, f"change masquerade {before.name}: there is no such rule")
+def replace_masquerade(table: Translation, before: Masquerade, after: Masquerade) -> None:
+    """NOT_FOUND where *before* has no rule. What was mended is never broken again: an undo finds nothing to do."""
+    found = _find(table, before)
+    if not found:
+        raise CaasError(Code.NOT_FOUND, f"change masquerade {before.name}: there is no such rule")
+    if after.exempt != BROKEN:
+        table.change(what=f"change masquerade {after.name}", mark=after.mark, make=_rules(after), remove=found)
 
 
-def delete_masquerade(nft: Nft, unwanted: Masquerade) -> None:
+def delete_masquerade(table: Translation, unwanted: Masquerade) -> None:
     """Already gone is success."""
-    listed = nft.list_table(FAMILY, TABLE)
-    rules = [each["rule"] for each in listed if "rule" in each]
-    ours = [rule for rule in rules if (seen := _seen(rule)) and seen.thing.source == unwanted.source]
-    commands: list[Command] = [{"delete": {"rule": _PLACE | {"handle": rule["handle"]}}} for rule in ours]
-    if listed and len(ours) == len(rules):
-        commands = [{"delete": {"table": {"family": FAMILY, "name": TABLE}}}]
-    if commands:
-        nft.change(commands, what=f"delete masquerade {unwanted.name}")
+    found = _find(table, unwanted)
+    table.change(what=f"delete masquerade {unwanted.name}", mark=unwanted.mark, remove=found)
 
 
-def _check_comment(wanted: Masquerade) -> None:
-    if len(str(wanted.mark).encode()) > COMMENT_MAX:
-        raise invalid(f"masquerade {wanted.name}: its mark {wanted.mark} is longer than {COMMENT_MAX} bytes")
-
-
-def _rule(wanted: Masquerade) -> dict[str, Any]:
-    matches = [_match("==", "saddr", wanted.source), *(_match("!=", "daddr", each) for each in wanted.exempt)]
+def _rules(wanted: Masquerade) -> list[Wanted]:
+    exempt = (match(header("ip", "daddr"), network_to_nft(each), operator="!=") for each in wanted.exempt)
+    source = network_to_nft(wanted.source)
     # Fully random: two containers behind one address must not guess, or take, each other's source ports.
-    return _PLACE | {"comment": str(wanted.mark), "expr": [*matches, {"masquerade": {"flags": "fully-random"}}]}
+    translates = (match(header("ip", "saddr"), source), *exempt, {"masquerade": {"flags": "fully-random"}})
+    return [
+        Wanted(CHAIN, translates),
+        *(Wanted(CLAMPS, (match(header("ip", end), source), _SYN, _CLAMP)) for end in _ENDS),
+    ]
 
 
-def _match(operator: str, field: str, network: ipaddress.IPv4Network) -> dict[str, Any]:
-    prefix = {"prefix": {"addr": str(network.network_address), "len": network.prefixlen}}
-    right = str(network.network_address) if network.prefixlen == 32 else prefix
-    return {"match": {"op": operator, "left": {"payload": {"protocol": "ip", "field": field}}, "right": right}}
+def _find(table: Translation, thing: Masquerade) -> list[Seen]:
+    return [rule for rule in table.list_rules() if (piece := _read(rule)) and piece[1] == thing.source]
 
 
-def _seen(rule: dict[str, Any]) -> SeenMasquerade | None:
-    mark = parse_mark(rule.get("comment"))
-    if mark is None:
-        return None
-    sources: list[ipaddress.IPv4Network] = []
-    exempt: list[ipaddress.IPv4Network] = []
-    for expression in rule["expr"]:
-        if match := expression.get("match"):
-            field = match["left"]["payload"]["field"]
-            (sources if field == "saddr" else exempt).append(_network(match["right"]))
-    if len(sources) != 1:
-        return None  # our comment on a rule that we never made
-    return SeenMasquerade(Masquerade(source=sources[0], exempt=tuple(exempt), mark=mark), rule["handle"])
+def _read(rule: Seen) -> tuple[str, IPv4Network] | None:
+    """Which of a masquerade's rules it is, and its source; None for our mark on any other."""
+    by_end = {end: rule.matches(header("ip", end)) for end in _ENDS}
+    if rule.chain == CHAIN and rule.says("masquerade") and len(by_end["saddr"]) == 1:
+        return _TRANSLATES, network_from_nft(by_end["saddr"][0])
+    if rule.chain == CLAMPS and rule.says("mangle"):
+        for end, sources in by_end.items():
+            if len(sources) == 1:
+                return end, network_from_nft(sources[0])
+    return None
 
 
-def _network(right: Any) -> ipaddress.IPv4Network:
-    if isinstance(right, str):
-        return ipaddress.IPv4Network(right)
-    return ipaddress.IPv4Network(f"{right['prefix']['addr']}/{right['prefix']['len']}")
+def _join(source: IPv4Network, pieces: dict[str, list[Seen]]) -> Masquerade:
+    """What *pieces*, the rules of each kind, are together."""
+    rules = [rule for each in pieces.values() for rule in each]
+    marks = {rule.mark for rule in rules}
+    if {kind: len(each) for kind, each in pieces.items()} != dict.fromkeys((_TRANSLATES, *_ENDS), 1) or len(marks) > 1:
+        return Masquerade(source=source, exempt=BROKEN, mark=rules[0].mark)
+    exempt = pieces[_TRANSLATES][0].matches(header("ip", "daddr"))
+    return Masquerade(source=source, exempt=tuple(map(network_from_nft, exempt)), mark=rules[0].mark)

@@ -55,6 +55,10 @@ class Nft:
         """Every table of *family* with its chains and rules, without the elements of sets."""
         return self._run(f"list ruleset {family}", f"list nft rules of {family}", flags=OUTPUT_TERSE)
 
+    def list_everything(self) -> list[dict[str, Any]]:
+        """Every table of every family with its chains, rules, sets and maps, and the elements of these."""
+        return self._run(json.dumps({"nftables": [{"list": {"ruleset": None}}]}), "list nft's ruleset")
+
     def list_thing(self, kind: str, family: str, table: str, name: str) -> list[dict[str, Any]]:
         """The set, counter, … called *name*; empty where it or its table is not there."""
         listing = self._run(f"list {kind}s {family}", f"list nft {kind}s of {family}", flags=OUTPUT_TERSE)

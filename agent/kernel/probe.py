@@ -16,18 +16,20 @@ from pathlib import Path
 from agent.core.doors import Lack
 from agent.kernel import links, masquerade
 from agent.kernel.errors import kernel_errors
+from agent.kernel.forwards import Forwards
 from agent.kernel.inside import CLONE_NEWNET
 from agent.kernel.ipip_bpf import BpfTunnels
 from agent.kernel.ipip_kernel import KernelTunnels
 from agent.kernel.links import IFF_UP
 from agent.kernel.netlink import KernelError, Netlink
 from agent.kernel.nft import Nft
+from agent.kernel.translation import Translation
 from agent.kernel.vlan_bpf import BpfVlans
 from agent.kernel.vlan_kernel import KernelVlans
 from agent.kernel.vxlan import make_mac
 from proto.errors import CaasError
 from proto.marks import Mark
-from proto.model import KIND_IPIP, KIND_VLAN, KIND_VXLAN, Ipip, Masquerade, Vlan
+from proto.model import KIND_IPIP, KIND_VLAN, KIND_VXLAN, Forward, Ipip, Masquerade, Vlan
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # linux/capability.h
 _MARK = Mark("host", "probe")
@@ -161,7 +163,11 @@ def _try_vxlan() -> None:
 
 def _try_nft() -> None:
     source = ipaddress.IPv4Network("192.0.2.0/24")
-    masquerade.add_masquerade(Nft(), Masquerade(source=source, exempt=(source,), mark=_MARK))
+    table, address = Translation(Nft()), source.network_address
+    masquerade.add_masquerade(table, Masquerade(source=source, exempt=(source,), mark=_MARK))
+    with Netlink() as connection:
+        forward = Forward(address=address, port=22, to=address + 1, to_port=22, mark=_MARK)
+        Forwards(connection, table).create(forward)
 
 
 _NEEDED_CAPABILITIES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_SYS_ADMIN: "CAP_SYS_ADMIN"}

@@ -36,6 +36,20 @@ def make_gateway(link: str, *, netns: str | None, tally: Tally) -> None:
     _set_all((("ipv4", "forwarding", "1"),), (link,), netns, tally)
 
 
+def is_gateway(link: str, *, netns: str | None) -> bool:
+    """Whether what comes in by *link* is forwarded."""
+    return run_inside(netns, lambda: _path(link, "ipv4", "forwarding").read_text().strip() == "1")
+
+
+def is_strict(link: str, *, netns: str | None) -> bool:
+    """Whether a source is only taken on *link* where the way back to it leaves by *link* (the larger value counts)."""
+
+    def read() -> bool:
+        return max(int(_path(which, "ipv4", "rp_filter").read_text()) for which in ("all", link)) == 1
+
+    return run_inside(netns, read)
+
+
 def make_quiet(links: tuple[str, ...], *, netns: str | None, tally: Tally) -> None:
     """Set QUIET on *links*, before they are up. A kernel without IPv6 has nothing to set there."""
     _set_all(QUIET, links, netns, tally)

@@ -13,7 +13,7 @@ from agent.core.doors import NetworkThing
 from agent.kernel.door import NetlinkDoor
 from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import Address, Bridge, Container, HostState, Masquerade, Nic, Route, Rule, Vlan
+from proto.model import Address, Bridge, Container, Forward, HostState, Masquerade, Nic, Route, Rule, Vlan
 from tests.support import oracle
 from tests.support.netns import Site, run
 
@@ -25,6 +25,9 @@ RULE = Rule(priority=1000, src=None, dst=IPv4Network("10.30.0.0/16"), table=1007
 MASQUERADE = Masquerade(
     source=IPv4Network("10.20.1.0/24"), exempt=(IPv4Network("10.0.0.0/8"), IPv4Network("10.30.0.0/16")), mark=MARK
 )
+FORWARD = Forward(
+    address=IPv4Address("192.168.2.25"), port=1222, to=IPv4Address("10.20.1.5"), to_port=22, mark=Mark("demo", "c1")
+)
 THINGS: tuple[NetworkThing, ...] = (
     BRIDGE,
     ADDRESS,
@@ -34,7 +37,9 @@ THINGS: tuple[NetworkThing, ...] = (
     RULE,
     replace(RULE, priority=1001, src=IPv4Network("10.20.1.0/24"), dst=None, table=5),
     MASQUERADE,
+    FORWARD,
     Masquerade(source=IPv4Network("10.21.0.0/16"), exempt=(), mark=MARK),
+    replace(FORWARD, port=1223, mark=Mark("demo", "c2")),
 )
 
 
@@ -45,7 +50,7 @@ def door(site: Site) -> Iterator[NetlinkDoor]:
 
 
 def flat(state: HostState) -> set[NetworkThing]:
-    return {*state.links, *state.addresses, *state.routes, *state.rules, *state.masquerades}
+    return {*state.links, *state.addresses, *state.routes, *state.rules, *state.masquerades, *state.forwards}
 
 
 def test_everything_is_seen_as_it_was_wanted_and_goes_again(site: Site, door: NetlinkDoor) -> None:
@@ -114,7 +119,7 @@ def test_others_routes_rules_addresses_and_nft_are_neither_seen_nor_touched(site
     run("nft add table ip mine; nft add chain ip mine c; nft add rule ip mine c accept comment caas", netns=site.host)
     before = oracle.snapshot(site.host)
     assert flat(door.observe().state) == set()
-    for thing in (ROUTE, RULE, MASQUERADE, replace(ROUTE, dev="eth1", via=IPv4Address("192.168.2.1"))):
+    for thing in (ROUTE, RULE, MASQUERADE, FORWARD, replace(ROUTE, dev="eth1", via=IPv4Address("192.168.2.1"))):
         door.delete(thing)
     foreign = Address(link="eth1", address=IPv4Interface("192.168.2.25/24"))
     with pytest.raises(CaasError) as caught:

@@ -40,7 +40,7 @@ def test_the_choice_is_what_iproute2_finds(kind: str) -> None:
 def test_probing_leaves_no_trace(site: Site) -> None:
     before = (oracle.snapshot(site.host), len(list(Path("/proc/self/fd").iterdir())), threads())
     with NetlinkDoor(netns=site.host) as door:
-        door.datapath(), door.lacks()
+        door.datapath(), door.lacks(None)
         assert door.writes == 0
     assert (oracle.snapshot(site.host), len(list(Path("/proc/self/fd").iterdir())), threads()) == before
 
@@ -92,12 +92,12 @@ def test_missing_privilege_is_one_lack_with_one_mend() -> None:
 def test_a_forward_filter_that_would_drop_bridged_frames_is_named(site: Site) -> None:
     switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
     with NetlinkDoor(netns=site.host, vlan="bpf") as door:
-        assert door.lacks() == []
+        assert door.lacks(None) == []
         run("nft add table ip theirs", netns=site.host)
         run("nft add chain ip theirs onward '{ type filter hook forward priority 0; policy drop; }'", netns=site.host)
         run(f"test -e {switch} && echo 1 > {switch}", netns=site.host, check=False)
         on = run(f"cat {switch}", netns=site.host, check=False) == "1\n"
-        named = [lack.what.partition("chain ")[2].partition(",")[0] for lack in door.lacks()]
+        named = [lack.what.partition("chain ")[2].partition(",")[0] for lack in door.lacks(None)]
         assert named == ["ip theirs onward"] * on
         run(f"echo 0 > {switch}", netns=site.host, check=False)
-        assert door.lacks() == []
+        assert door.lacks(None) == []

@@ -93,7 +93,7 @@ def test_looking_writes_nothing(door: NetlinkDoor, bridge: Bridge, vlan: Vlan) -
     door.create(vlan)
     assert door.writes > before
     before = door.writes
-    door.observe(), door.datapath(), door.lacks()
+    door.observe(), door.datapath(), door.lacks(None)
     assert door.writes == before
 
 

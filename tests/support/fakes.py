@@ -94,10 +94,13 @@ class FakeKernel(Failing):
     def tunnel_drops(self) -> Mapping[str, int]:
         return {}
 
-    def lacks(self) -> Sequence[Lack]:
+    def lacks(self, desired: HostState | None) -> Sequence[Lack]:
         return ()
 
     def live_routes(self) -> Sequence[IPv4Network]:
+        return ()
+
+    def taken_ports(self) -> Sequence[int]:
         return ()
 
 

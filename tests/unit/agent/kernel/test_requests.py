@@ -1,4 +1,4 @@
-"""Requests and dumps of links, routes, rules and translation: what is sent is read back as the same thing."""
+"""Requests and dumps of links, routes and rules: what is sent is read back as the same thing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2 import IPBatch
 
-from agent.kernel import layer3, links, masquerade
+from agent.kernel import layer3, links
 from agent.kernel.links import Links, SeenLink
 from agent.kernel.netlink import Message, Request, RouteMarshal
-from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import Address, Masquerade, Route, Rule
+from proto.model import Address, Route, Rule
 
 ETH1 = SeenLink(
     index=7,
@@ -168,23 +167,3 @@ def test_bridges_of_two_hosts_have_different_unicast_local_macs(batch: IPBatch) 
     macs = {sent(batch, links.new_bridge(9, "b", 1500)).get_attr("IFLA_ADDRESS") for _ in range(50)}
     assert len(macs) == 50
     assert {bytes.fromhex(mac[:2])[0] & 3 for mac in macs} == {2}
-
-
-@given(source=networks, exempt=st.lists(networks, max_size=4))
-def test_masquerades(source: IPv4Network, exempt: list[IPv4Network]) -> None:
-    wanted = Masquerade(source=source, exempt=tuple(exempt), mark=Mark("demo", "x"))
-    seen = masquerade._seen(masquerade._rule(wanted) | {"handle": 3})
-    assert seen == masquerade.SeenMasquerade(wanted, 3)
-
-
-def test_rules_of_others_and_rules_that_we_never_made_are_left_out() -> None:
-    rule = masquerade._rule(Masquerade(source=IPv4Network("10.0.0.0/8"), exempt=(), mark=Mark("demo", "x")))
-    assert masquerade._seen(rule | {"handle": 1, "comment": "theirs"}) is None
-    assert masquerade._seen(rule | {"handle": 1, "expr": []}) is None
-
-
-def test_a_mark_that_nft_would_cut_is_refused() -> None:
-    wanted = Masquerade(source=IPv4Network("10.0.0.0/8"), exempt=(), mark=Mark("demo", "x" * 120))
-    with pytest.raises(CaasError, match="longer than 127 bytes") as caught:
-        masquerade.add_masquerade(None, wanted)  # type: ignore[arg-type]
-    assert caught.value.code is Code.INVALID
