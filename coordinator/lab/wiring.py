@@ -166,6 +166,11 @@ def _set_up(inside: Inside, machine: Machine) -> None:
         else:
             inside.add_address(links[nic.name], nic.address)
         inside.set_link(links[nic.name], mtu=nic.mtu)
+    if machine.role is Role.HOST:
+        for nic in machine.nics:
+            if nic.address is not None:
+                # What a host's owner does who wants containers behind it: agents change no link that is not theirs.
+                inside.set_sysctl(f"net/ipv4/conf/{nic.name}/forwarding", "1")
     if machine.role is Role.ROUTER:
         inside.set_sysctl("net.ipv4.ip_forward", "1")
     for dst, via in machine.routes:
