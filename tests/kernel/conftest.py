@@ -13,10 +13,16 @@ HERE = Path(__file__).parent
 #: What each realisation carries in full; of what becomes of it all that is about the kernel's, and the core of ours,
 #: the rest of which runs natively: emulation is slow.
 _LIFE = "frames or kernel or side_by_side or two_processes or removal or restarted or another_vid or tcp"
-_TUNNEL = "kernel and (frames or wanted or removal or whole or any_far_end or understand)"
+_TUNNEL = "kernel and (frames or wanted or removal or whole or any_far_end or understand or picture)"
 RUNS = {
     "vlan": ["tests/netns/test_vlan_frames.py", "tests/netns/test_vlan_life.py", "-k", _LIFE],
-    "ipip": ["tests/netns/test_ipip_frames.py", "tests/netns/test_ipip_life.py", "-k", _TUNNEL],
+    "ipip": [
+        "tests/netns/test_ipip_frames.py",
+        "tests/netns/test_ipip_life.py",
+        "tests/netns/test_picture.py",
+        "-k",
+        _TUNNEL,
+    ],
     # One container from beginning to end, in files that can be run alone.
     "container": ["tests/lxc/test_cgroup_v2_smoke.py"],
 }
