@@ -41,6 +41,10 @@ class Host:
         """The generation in force of each cluster."""
         return {name: state.generation for name, state in list(self._states.items())}
 
+    def saved(self, cluster: str) -> ClusterHost | None:
+        """What is in force of *cluster*; None where it has nothing here."""
+        return self._states.get(cluster)
+
     def observe(self) -> tuple[ObservedNetwork, Sequence[ObservedContainer]]:
         """What is ours, from both doors."""
         return self.kernel.observe(), self.containers.observe()

@@ -10,7 +10,8 @@ import grpc.aio
 from coordinator.steps import Completed
 from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code
-from proto.model import ClusterHost, GatewayTable
+from proto.finding_wire import finding_from_wire
+from proto.model import ClusterHost, Finding, GatewayTable
 from proto.transport.client import open_channel
 from proto.transport.failures import call, error_from_wire, stream
 from proto.transport.tls import TlsFiles
@@ -19,6 +20,8 @@ from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 AGENT_PORT = 7443
 NATBOX_PORT = 7444
 LOOK = 10.0
+#: Above a burst's own length: an interpreter starts, on a machine that may be busy.
+BURST_SLACK = 15.0
 #: Making or removing 64 containers takes seconds; the agent itself never gives up half-way.
 CHANGE = 600.0
 OnEvent = Callable[[types_pb2.ApplyEvent], None]
@@ -39,6 +42,16 @@ class AgentClient:
     async def observe(self, cluster: str) -> agent_pb2.ObserveReply:
         """What *cluster* has on the host."""
         return await call(self._stub.Observe(agent_pb2.ObserveRequest(cluster=cluster), timeout=LOOK), self.host)
+
+    async def burst(self, request: agent_pb2.BurstRequest) -> agent_pb2.BurstReply:
+        """Ask from containers whom they reach."""
+        limit = request.settle + request.seconds + BURST_SLACK
+        return await call(self._stub.Burst(request, timeout=limit), self.host)
+
+    async def examine(self, cluster: str) -> Sequence[Finding]:
+        """What on the host can keep packets of *cluster* from passing."""
+        reply = await call(self._stub.Examine(agent_pb2.ExamineRequest(cluster=cluster), timeout=LOOK), self.host)
+        return [finding_from_wire(found) for found in reply.findings]
 
     async def plan(self, desired: ClusterHost) -> Sequence[types_pb2.Action]:
         """What `apply` would do."""

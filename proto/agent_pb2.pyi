@@ -157,3 +157,75 @@ class ExecOutput(_message.Message):
     status: int
     error: _types_pb2.ErrorDetail
     def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., status: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class BurstRequest(_message.Message):
+    __slots__ = ("cluster", "askers", "settle", "seconds")
+    class Asker(_message.Message):
+        __slots__ = ("hostname", "address", "mtu", "targets", "askers")
+        HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        MTU_FIELD_NUMBER: _ClassVar[int]
+        TARGETS_FIELD_NUMBER: _ClassVar[int]
+        ASKERS_FIELD_NUMBER: _ClassVar[int]
+        hostname: str
+        address: str
+        mtu: int
+        targets: _containers.RepeatedScalarFieldContainer[str]
+        askers: int
+        def __init__(self, hostname: _Optional[str] = ..., address: _Optional[str] = ..., mtu: _Optional[int] = ..., targets: _Optional[_Iterable[str]] = ..., askers: _Optional[int] = ...) -> None: ...
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    ASKERS_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    askers: _containers.RepeatedCompositeFieldContainer[BurstRequest.Asker]
+    settle: float
+    seconds: float
+    def __init__(self, cluster: _Optional[str] = ..., askers: _Optional[_Iterable[_Union[BurstRequest.Asker, _Mapping]]] = ..., settle: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class BurstReply(_message.Message):
+    __slots__ = ("report", "tunnel_drops")
+    class TunnelDropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    TUNNEL_DROPS_FIELD_NUMBER: _ClassVar[int]
+    report: str
+    tunnel_drops: _containers.ScalarMap[str, int]
+    def __init__(self, report: _Optional[str] = ..., tunnel_drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ExamineRequest(_message.Message):
+    __slots__ = ("cluster",)
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+
+class ExamineReply(_message.Message):
+    __slots__ = ("findings",)
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("cause", "object", "text", "hint", "near", "far", "crossing", "sure")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    NEAR_FIELD_NUMBER: _ClassVar[int]
+    FAR_FIELD_NUMBER: _ClassVar[int]
+    CROSSING_FIELD_NUMBER: _ClassVar[int]
+    SURE_FIELD_NUMBER: _ClassVar[int]
+    cause: str
+    object: str
+    text: str
+    hint: str
+    near: _containers.RepeatedScalarFieldContainer[str]
+    far: _containers.RepeatedScalarFieldContainer[str]
+    crossing: bool
+    sure: bool
+    def __init__(self, cause: _Optional[str] = ..., object: _Optional[str] = ..., text: _Optional[str] = ..., hint: _Optional[str] = ..., near: _Optional[_Iterable[str]] = ..., far: _Optional[_Iterable[str]] = ..., crossing: bool = ..., sure: bool = ...) -> None: ...

@@ -55,6 +55,16 @@ class NodeAgentStub(object):
                 request_serializer=proto_dot_agent__pb2.ExecInput.SerializeToString,
                 response_deserializer=proto_dot_agent__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.Burst = channel.unary_unary(
+                '/caas.v1.NodeAgent/Burst',
+                request_serializer=proto_dot_agent__pb2.BurstRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.BurstReply.FromString,
+                _registered_method=True)
+        self.Examine = channel.unary_unary(
+                '/caas.v1.NodeAgent/Examine',
+                request_serializer=proto_dot_agent__pb2.ExamineRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.ExamineReply.FromString,
+                _registered_method=True)
         self.Destroy = channel.unary_stream(
                 '/caas.v1.NodeAgent/Destroy',
                 request_serializer=proto_dot_agent__pb2.DestroyRequest.SerializeToString,
@@ -93,6 +103,20 @@ class NodeAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Burst(self, request, context):
+        """Ask from containers, all at once, whom they reach. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Examine(self, request, context):
+        """What on this host can keep a cluster's packets from passing. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Destroy(self, request, context):
         """Remove everything of a cluster. Nothing left to remove is success.
         """
@@ -122,6 +146,16 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=proto_dot_agent__pb2.ExecInput.FromString,
                     response_serializer=proto_dot_agent__pb2.ExecOutput.SerializeToString,
+            ),
+            'Burst': grpc.unary_unary_rpc_method_handler(
+                    servicer.Burst,
+                    request_deserializer=proto_dot_agent__pb2.BurstRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.BurstReply.SerializeToString,
+            ),
+            'Examine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Examine,
+                    request_deserializer=proto_dot_agent__pb2.ExamineRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.ExamineReply.SerializeToString,
             ),
             'Destroy': grpc.unary_stream_rpc_method_handler(
                     servicer.Destroy,
@@ -237,6 +271,60 @@ class NodeAgent(object):
             '/caas.v1.NodeAgent/Exec',
             proto_dot_agent__pb2.ExecInput.SerializeToString,
             proto_dot_agent__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Burst(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/Burst',
+            proto_dot_agent__pb2.BurstRequest.SerializeToString,
+            proto_dot_agent__pb2.BurstReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Examine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/Examine',
+            proto_dot_agent__pb2.ExamineRequest.SerializeToString,
+            proto_dot_agent__pb2.ExamineReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network
-from typing import Protocol
+from typing import Any, Protocol
 
 from proto.model import (
     Address,
     Bridge,
     Container,
     Datapath,
+    Finding,
     Forward,
     HostState,
     Ipip,
@@ -92,6 +93,30 @@ class KernelDoor(Protocol):
     def taken_ports(self) -> Sequence[int]:
         """TCP ports of this host that something else has, ascending: it listens there on any address but a loopback
         one, or translates them, by nft's rules that are not ours. What is forwarded by ours is in `observe`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What one container is to ask: addresses. `mtu` is the largest packet that has to pass, headers included; so many
+    others ask it as `askers` says."""
+
+    hostname: str
+    address: str
+    mtu: int
+    targets: tuple[str, ...]
+    askers: int
+
+
+class LookDoor(Protocol):
+    """The kernel's door for looking only."""
+
+    def burst(
+        self, questions: Sequence[Question], pids: Mapping[str, int], *, settle: float, seconds: float
+    ) -> dict[str, Any]:
+        """Ask from the containers with these *pids*, by host name; the report is agent/kernel/burst_program.py's."""
+
+    def examine(self, desired: HostState) -> Sequence[Finding]:
+        """What in the kernel, beside what is ours, can keep the packets of *desired* from passing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) -> None:
+    from agent.kernel.look import KernelLook
     from agent.rpc.service import NodeAgent
     from proto import agent_pb2_grpc
     from proto.transport.server import Server
@@ -84,7 +85,7 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) ->
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
     ended = end_on_signal()
     await asyncio.to_thread(host.restore)
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands), server.grpc)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook()), server.grpc)
     await server.start()
     log.info("%s serves on %s", options.name, options.listen)
     await ended.wait()

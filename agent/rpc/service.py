@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
+from agent.core.doors import LookDoor, Question
 from agent.host import Host
 from agent.nameservers import read_nameservers
+from agent.reach import Reach
 from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
+from proto.finding_wire import finding_to_wire
 from proto.model import ClusterHost, Cost
 from proto.names import make_lxc_name
 from proto.transport.changes import finished, follow_change, planned
@@ -49,9 +52,10 @@ class ExecDoor(Protocol):
 class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
     """The service of one host."""
 
-    def __init__(self, host: Host, exec_door: ExecDoor) -> None:
+    def __init__(self, host: Host, exec_door: ExecDoor, look: LookDoor) -> None:
         self._host = host
         self._exec = exec_door
+        self._reach = Reach(host, look)
 
     async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeReply:
         desired = cluster_host_from_wire(request.desired) if request.HasField("desired") else None
@@ -115,6 +119,22 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             lambda **callbacks: self._host.destroy(request.cluster, dry_run=request.dry_run, **callbacks)
         ):
             yield event
+
+    async def Burst(self, request: pb.BurstRequest, context: Any) -> pb.BurstReply:
+        questions = [
+            Question(
+                hostname=one.hostname, address=one.address, mtu=one.mtu, targets=tuple(one.targets), askers=one.askers
+            )
+            for one in request.askers
+        ]
+        heard = await asyncio.to_thread(
+            self._reach.burst, request.cluster, questions, settle=request.settle, seconds=request.seconds
+        )
+        return pb.BurstReply(report=heard.report, tunnel_drops=heard.tunnel_drops)
+
+    async def Examine(self, request: pb.ExamineRequest, context: Any) -> pb.ExamineReply:
+        found = await asyncio.to_thread(self._reach.examine, request.cluster)
+        return pb.ExamineReply(findings=map(finding_to_wire, found))
 
     async def Exec(self, inputs: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
         first = await anext(aiter(inputs), None)

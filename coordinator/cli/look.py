@@ -141,11 +141,12 @@ def test(coordinator: Coordinator, name: str) -> None:
 def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
     outcome = follow(events)
     document = parse_document(outcome)
-    failed = [*outcome.failed, *document.get("problems", ())]
+    # A step that failed is among the problems, too.
+    failed = [*document.get("problems", ())] or outcome.failed
     if as_json:
         print_document(document)
     elif pairs := document.get("pairs"):
-        click.echo(f"{make_matrix(pairs)}\n")
+        click.echo(f"{make_matrix(pairs, document.get('containers'))}\n")
     if failed or document.get("ok") is False:
         raise CaasError(Code.FAILED, f"not as it should be: {'; '.join(failed) or 'see above'}")
     if not as_json:

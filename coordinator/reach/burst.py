@@ -1,94 +1,74 @@
-"""Runs the program in every container at once and collects what they say."""
+"""Asks every host's agent for a burst from all its containers at once, and what could be the cause of what fails."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from coordinator.reach import inside
-from coordinator.reach.judge import GATEWAY, Pair, Report, judge
-from coordinator.steps import Shell
-from proto.errors import CaasError
-from proto.model import Container
+from coordinator.reach.pairs import GATEWAY, Target
+from coordinator.reach.report import HostReport, make_unasked, read_host_report
+from proto import agent_pb2 as pb
+from proto.errors import CaasError, Code
+from proto.model import Finding
 
-PYTHON = ("python3", "-I", "-S", "-")
-#: How long the others may take to start, before anybody asks: 64 on two cores take about a second.
-SETTLE_LEAST, SETTLE_EACH = 0.3, 0.02
-LISTEN = 1.2
+AWAY = (Code.UNREACHABLE, Code.TIMEOUT)
+#: Seconds that every host has to make its sockets before any of them asks, and those that it listens then.
+SETTLE, LISTEN = 0.4, 1.4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One container, and whom it is to ask: name -> address."""
+class Agent(Protocol):
+    """What a burst needs of coordinator.fleet.AgentClient."""
 
-    name: str
-    address: str
-    mtu: int
-    asks: Mapping[str, str]
+    async def burst(self, request: pb.BurstRequest) -> pb.BurstReply: ...
+    async def examine(self, cluster: str) -> Sequence[Finding]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """Every pair, judged."""
-
-    pairs: tuple[Pair, ...]
-
-
-def targets_of(containers: Sequence[Container]) -> tuple[Target, ...]:
-    """Whom each container should reach: all others of its subnet, and its gateway where it has one."""
-    found = []
-    for one in containers:
-        asks = {
-            other.hostname: str(other.nic.address.ip)
-            for other in containers
-            if other is not one and other.nic.address.network == one.nic.address.network
-        }
-        if one.nic.gateway is not None:
-            asks[GATEWAY] = str(one.nic.gateway)
-        found.append(Target(name=one.hostname, address=str(one.nic.address.ip), mtu=one.nic.mtu, asks=asks))
-    return tuple(found)
+async def measure(cluster: str, targets: Mapping[str, Target], agents: Mapping[str, Agent]) -> dict[str, HostReport]:
+    """One burst from every host at once; takes about two seconds. A host whose agent is away is a report, too."""
+    by_host: dict[str, list[Target]] = {host: [] for host in agents}
+    for target in targets.values():
+        by_host[target.host].append(target)
+    asked = {host: found for host, found in by_host.items() if found}
+    reports = await asyncio.gather(*(_ask(cluster, host, agents[host], found) for host, found in asked.items()))
+    return {report.host: report for report in reports}
 
 
-async def measure(targets: Sequence[Target], shells: Mapping[str, Shell]) -> Reach:
-    """One burst from every container at once; takes about two seconds, and a little more with many of them."""
-    settle = SETTLE_LEAST + SETTLE_EACH * len(targets)
-    reports = await asyncio.gather(*(_ask(target, shells[target.name], settle) for target in targets))
-    return Reach(pairs=judge({report.name: report for report in reports}))
+async def examine(
+    cluster: str, reports: Mapping[str, HostReport], agents: Mapping[str, Agent]
+) -> dict[str, Sequence[Finding]]:
+    """What each host that answers finds about itself."""
+    answering = [host for host, report in reports.items() if not report.failure]
+    found = await asyncio.gather(*(agents[host].examine(cluster) for host in answering), return_exceptions=True)
+    findings: dict[str, Sequence[Finding]] = {}
+    for host, each in zip(answering, found, strict=True):
+        if isinstance(each, BaseException):
+            if not isinstance(each, CaasError):
+                raise each
+            continue  # the burst's own evidence has to do
+        findings[host] = each
+    return findings
 
 
-async def _ask(target: Target, shell: Shell, settle: float) -> Report:
-    job = {
-        "own": target.address,
-        "targets": list(target.asks.values()),
-        "mtu": target.mtu,
-        "link": "eth0",
-        "settle": settle,
-        "seconds": LISTEN,
-    }
-    answer: dict[str, Any] = {}
-    failure = ""
-    try:
-        done = await shell.run(PYTHON, stdin=_program(job), timeout=settle + LISTEN + 30)
-        answer = json.loads(done.stdout)
-    except CaasError as exc:
-        failure = f"{target.name} cannot be asked: {exc.message}"
-    except ValueError:
-        failure = f"{target.name} cannot be asked: it answered nonsense"
-    return Report(
-        name=target.name,
-        address=target.address,
-        targets=target.asks,
-        answered=answer.get("answered", {}),
-        refused=answer.get("refused", {}),
-        heard=answer.get("heard", {}),
-        twins=answer.get("twins", ()),
-        failure=failure,
+async def _ask(cluster: str, host: str, agent: Agent, targets: Sequence[Target]) -> HostReport:
+    request = pb.BurstRequest(
+        cluster=cluster,
+        askers=[
+            pb.BurstRequest.Asker(
+                hostname=one.name,
+                address=one.address,
+                mtu=one.mtu,
+                targets=list(one.asks.values()),
+                # Who is asked, asks, too; but for the gateway.
+                askers=len(one.asks.keys() - {GATEWAY}),
+            )
+            for one in targets
+        ],
+        settle=SETTLE,
+        seconds=LISTEN,
     )
-
-
-def _program(job: Mapping[str, Any]) -> bytes:
-    return f"{inspect.getsource(inside)}\nmain({dict(job)!r})\n".encode()
+    try:
+        reply = await agent.burst(request)
+        return read_host_report(host, targets, reply.report, reply.tunnel_drops)
+    except CaasError as exc:
+        return make_unasked(host, targets, exc.message, is_away=exc.code in AWAY)

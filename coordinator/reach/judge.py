@@ -1,57 +1,82 @@
-"""What the reports of all containers come to, pair by pair. Pure."""
+"""What the reports of all hosts come to, pair by pair: how each fares, and for what fails the cause. Pure."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GATEWAY = "gateway"
+from coordinator.reach.report import HostReport, Report
+from proto.model import Cause
+
+
+class Symptom(enum.Enum):
+    """How a pair fares, as far as its two ends can tell."""
+
+    WELL = "well"
+    UNASKED = "it could not be asked"
+    DUPLICATE = "its address is another's, too"
+    REFUSED = "it cannot be sent"
+    SILENT = "no answer"
+    UNANSWERED = "the answer does not come back"
+    NARROW = "small packets pass, full ones do not"
+    WRONG_SOURCE = "it arrives with another source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a pair fails: *at* is the host where, "" where that is not known."""
+
+    cause: Cause
+    text: str
+    hint: str = ""
+    at: str = ""
+
+    def __str__(self) -> str:
+        return self.text if self.cause is Cause.UNKNOWN else f"{self.cause.value}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One direction. `cause` is "" where all is well. `seconds` is the round trip, None where there was none."""
+    """One direction. `verdict` is None where all is well. `seconds` is the round trip, None where there was none."""
 
     source: str
     target: str
     reached: bool
     full_mtu: bool
-    cause: str
+    symptom: Symptom
     seconds: float | None
+    verdict: Verdict | None = None
 
     @property
     def ok(self) -> bool:
-        return not self.cause
+        return self.symptom is Symptom.WELL
+
+    @property
+    def cause(self) -> str:
+        """A sentence that begins with the cause's word; "" where all is well."""
+        if self.ok:
+            return ""
+        return str(self.verdict) if self.verdict else self.symptom.value
 
     def to_dict(self) -> dict[str, Any]:
-        """As `caas verify --json` shows it."""
+        """As `caas verify --json` shows it (docs/verify.md)."""
         found: dict[str, Any] = {"from": self.source, "to": self.target, "ok": self.ok}
         found |= {"reached": self.reached, "mtu": self.full_mtu, "seconds": self.seconds}
-        return found | ({"cause": self.cause} if self.cause else {})
+        if self.ok:
+            return found
+        verdict = self.verdict or Verdict(cause=Cause.UNKNOWN, text=self.symptom.value)
+        return found | {"cause": self.cause, "kind": verdict.cause.value, "at": verdict.at, "hint": verdict.hint}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What one container said: `answered` by target's address, `heard` asker's address -> source it came from."""
-
-    name: str
-    address: str
-    targets: Mapping[str, str]
-    answered: Mapping[str, Mapping[str, Any]]
-    refused: Mapping[str, str]
-    heard: Mapping[str, str]
-    twins: Sequence[str]
-    failure: str = ""
-
-
-def judge(reports: Mapping[str, Report]) -> tuple[Pair, ...]:
-    """Every pair that was to be tried, with why it is not well."""
-    by_address = {report.address: report for report in reports.values()}
+def judge(hosts: Mapping[str, HostReport]) -> tuple[Pair, ...]:
+    """Every pair that was to be tried, without causes."""
+    reports = {name: report for host in hosts.values() for name, report in host.reports.items()}
     return tuple(
-        _judge_pair(report, name, address, by_address.get(address))
+        _judge_pair(report, name, address, reports.get(name))
         for report in reports.values()
-        for name, address in report.targets.items()
+        for name, address in report.target.asks.items()
     )
 
 
@@ -59,40 +84,47 @@ def _judge_pair(report: Report, name: str, address: str, target: Report | None) 
     answer = report.answered.get(address, {})
     reached, full = bool(answer.get("reached")), bool(answer.get("full"))
     return Pair(
-        source=report.name,
+        source=report.target.name,
         target=name,
-        reached=reached,
+        # The small one alone may have been lost.
+        reached=reached or full,
         full_mtu=full,
         seconds=answer.get("seconds"),
-        cause=_cause(report, address, target, reached=reached, full=full),
+        symptom=_symptom(report, address, target, reached=reached or full, full=full),
     )
 
 
-def _cause(report: Report, address: str, target: Report | None, *, reached: bool, full: bool) -> str:
+def _symptom(report: Report, address: str, target: Report | None, *, reached: bool, full: bool) -> Symptom:
+    heard: Mapping[str, Any] = target.heard.get(report.target.address, {}) if target else {}
     if report.failure:
-        return report.failure
+        return Symptom.UNASKED
     if target is not None and target.twins:
-        return f"duplicate address: {target.address} is also {', '.join(target.twins)}'s"
-    if not reached and address in report.refused:
-        return f"cannot be sent: {report.refused[address]}"
+        return Symptom.DUPLICATE
+    if not reached and report.refused.get(address) not in (None, "EHOSTUNREACH"):
+        return Symptom.REFUSED
     if not reached:
-        heard = target is not None and report.address in target.heard
-        return "the answer does not come back" if heard else "no answer"
+        return Symptom.UNANSWERED if heard else Symptom.SILENT
     if not full:
-        return "MTU hole: small packets pass, full ones do not"
-    if target is not None and (seen := target.heard.get(report.address)) not in (None, report.address):
-        return f"wrong source: it arrives as {seen}"
-    return ""
+        return Symptom.NARROW
+    if heard and heard["source"] != report.target.address:
+        return Symptom.WRONG_SOURCE
+    return Symptom.WELL
 
 
-def make_matrix(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """A matrix for people, of pairs as `Pair.to_dict` gives them: rows ask, columns answer; `.` well, `x` not."""
-    names = list(dict.fromkeys([pair["from"] for pair in pairs] + [pair["to"] for pair in pairs]))
-    known = {(pair["from"], pair["to"]): bool(pair["ok"]) for pair in pairs}
-    width = max((len(name) for name in names), default=0)
-    lines = [" " * (width + 5) + "".join(f"{number:>3}" for number in range(1, len(names) + 1))]
-    for number, source in enumerate(names, 1):
-        cells = (known.get((source, target)) for target in names)
-        marks = "".join("   " if well is None else "  ." if well else "  x" for well in cells)
-        lines.append(f"{number:>3}  {source:<{width}}{marks}".rstrip())
-    return "\n".join(lines)
+def list_problems(pairs: Sequence[Pair]) -> list[str]:
+    """What fails, a line for each cause: the first pairs by name, the others by number."""
+    by_cause: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if not pair.ok:
+            by_cause.setdefault(pair.cause, []).append(pair)
+    lines = []
+    for cause, failed in by_cause.items():
+        names = ", ".join(f"{pair.source} to {pair.target}" for pair in failed[:NAMED])
+        more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        hint = failed[0].verdict.hint if failed[0].verdict else ""
+        lines.append(f"{names}{more}: {cause}{f' ({hint})' if hint else ''}")
+    return lines
+
+
+#: So many pairs of one cause are named for people.
+NAMED = 3

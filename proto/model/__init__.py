@@ -1,6 +1,7 @@
 """The vocabulary: frozen types without I/O. Construction validates; an object that exists is valid."""
 
 from proto.model.container import Container, HostEntry, Nic
+from proto.model.finding import Cause, Finding
 from proto.model.gateway import Gateway, GatewayCounters, GatewayPath, GatewayTable, Neighbour
 from proto.model.host import ClusterHost, Datapath, HostState
 from proto.model.network import (
@@ -35,10 +36,12 @@ __all__ = [
     "Action",
     "Address",
     "Bridge",
+    "Cause",
     "ClusterHost",
     "Container",
     "Cost",
     "Datapath",
+    "Finding",
     "Forward",
     "Gateway",
     "GatewayCounters",

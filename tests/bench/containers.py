@@ -39,8 +39,10 @@ def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
     with ExitStack() as around:
         namespaces = Namespaces()
         around.callback(namespaces.close)
-        client = around.enter_context(_agent(_add_host(namespaces, "agent"), folder))
-        bare = _add_host(namespaces, "bare")
+        client = around.enter_context(
+            run_agent(add_host(namespaces, "agent"), folder, module="tests.bench.agent_client")
+        )
+        bare = add_host(namespaces, "bare")
         bridge = make_bridge_name(VID)
         run(f"ip link add {bridge} type bridge && ip link set {bridge} up", netns=bare)
         run(f"ip address add {GATEWAY}/24 dev {bridge}", netns=bare)
@@ -71,7 +73,7 @@ def _describe(answers: list[dict[str, Any]]) -> tuple[str, ...]:
     return (*lines, f"{removal:6.3f} s  (not in the figure: removing all of them again)")
 
 
-def _add_host(namespaces: Namespaces, name: str) -> str:
+def add_host(namespaces: Namespaces, name: str) -> str:
     """A namespace with a trunk whose other end is nobody's."""
     host, wire = namespaces.add(name), namespaces.add(f"{name}wire")
     run(f"ip link add {TRUNK} netns {host} type veth peer name {TRUNK} netns {wire}")
@@ -81,8 +83,8 @@ def _add_host(namespaces: Namespaces, name: str) -> str:
 
 
 @contextmanager
-def _agent(netns: str, folder: Path) -> Iterator[Asked]:
-    """A client of an agent of its own in *netns*. After a failure its containers are removed here."""
+def run_agent(netns: str, folder: Path, *, module: str) -> Iterator[Asked]:
+    """A client, *module*, of an agent of its own in *netns*. After a failure its containers are removed here."""
     authority = Authority(folder / "ca", "bench")
     address = ipaddress.IPv4Address(LISTEN.partition(":")[0])
     authority.issue(Bearer(uri=f"caas:agent:{HOST}", hostname=HOST, address=address), folder / "agent")
@@ -96,7 +98,7 @@ def _agent(netns: str, folder: Path) -> Iterator[Asked]:
         process = subprocess.Popen(argv, cwd=ROOT, stdout=file, stderr=file)
     try:
         poll_until(lambda: "serves on" in log.read_text(), deadline=30, describe=log.read_text)
-        client = Asked(netns, "tests.bench.agent_client", (LISTEN, folder / "client", HOST), log=folder / "client.log")
+        client = Asked(netns, module, (LISTEN, folder / "client", HOST), log=folder / "client.log")
         try:
             yield client
         finally:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
+from typing import Any
 
-from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedContainer, ObservedNetwork
+from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedContainer, ObservedNetwork, Question
 from proto.errors import CaasError, Code
 from proto.model import (
     Address,
     Bridge,
     Container,
     Datapath,
+    Finding,
     Forward,
     HostState,
     Ipip,
@@ -145,3 +147,38 @@ class FakeContainers(Failing):
 
     def lacks(self, desired: Sequence[Container]) -> Sequence[Lack]:
         return ()
+
+
+class FakeLook:
+    """LookDoor in memory: everybody reaches everybody, unless their address is in `lost`."""
+
+    def __init__(self) -> None:
+        self.lost: set[str] = set()
+        self.findings: list[Finding] = []
+
+    def burst(
+        self, questions: Sequence[Question], pids: Mapping[str, int], *, settle: float, seconds: float
+    ) -> dict[str, Any]:
+        facts = {"up": True, "mtu": 1500, "addresses": [], "routes": ["0.0.0.0/0"]}
+        reports = {
+            one.hostname: {
+                "answered": {
+                    target: {"reached": True, "full": True, "seconds": 0.001}
+                    for target in one.targets
+                    if target not in self.lost
+                },
+                "facts": facts,
+            }
+            for one in questions
+        }
+        return {
+            "reports": reports,
+            "failures": {},
+            "reverse_path": 0,
+            "neighbour_overflows": 0,
+            "outer": [],
+            "tagged": [],
+        }
+
+    def examine(self, desired: HostState) -> Sequence[Finding]:
+        return self.findings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from proto.errors import CaasError, Code
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
 from tests.support.fake_nova import FakeCluster, FakeContainer
-from tests.support.fakes import FakeContainers, FakeKernel
+from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
 
 
 class FakeProcess:
@@ -83,11 +82,6 @@ async def _answer(container: FakeContainer, kept: dict[str, bytes], argv: Sequen
         case "sh":
             kept[key] = stdin
             return Completed(status=0, stdout=b"", stderr=b"")
-        case "python3" if b"caas-reach" in stdin:
-            job = ast.literal_eval(stdin.decode().strip().splitlines()[-1].removeprefix("main(").removesuffix(")"))
-            answered = {address: {"reached": True, "full": True, "seconds": 0.001} for address in job["targets"]}
-            text = json.dumps({"answered": answered, "refused": {}, "heard": {}, "twins": []})
-            return Completed(status=0, stdout=text.encode(), stderr=b"")
     return await container.run(argv, stdin=stdin)
 
 
@@ -116,7 +110,8 @@ class FakeFleet:
         self.kept: dict[str, bytes] = {}
         self.kernels: dict[str, FakeKernel] = {}
         self.containers: dict[str, FakeContainers] = {}
-        self._servers: list[Server] = []
+        self.looks: dict[str, FakeLook] = {}
+        self._servers: dict[str, Server] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def start(self, *hosts: str) -> None:
@@ -127,15 +122,20 @@ class FakeFleet:
             self.kernels[name], self.containers[name] = kernel, containers
             host = Host(name, kernel, containers, SavedStates(self._folder / name))
             server = Server(allowed=None)
-            service = NodeAgent(host, FakeExec(containers, self))  # type: ignore[arg-type]
+            self.looks[name] = FakeLook()
+            service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]
             agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
             server.listen_unix(str(self._folder / f"{name}.sock"))
             await server.start()
-            self._servers.append(server)
+            self._servers[name] = server
 
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
-        await asyncio.gather(*(server.stop(grace=0) for server in self._servers))
+        await asyncio.gather(*(server.stop(grace=0) for server in self._servers.values()))
+
+    async def stop_agent(self, host: str) -> None:
+        """From now on it does not answer."""
+        await self._servers.pop(host).stop(grace=0)
 
     def agent(self, host: str, address: str) -> AgentClient:
         if host not in self._channels:

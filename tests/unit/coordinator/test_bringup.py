@@ -229,6 +229,30 @@ async def test_verify_names_every_pair(rig: Rig) -> None:
     assert (document["ok"], document["problems"]) == (False, ["1 of 2 computes are not up"])
 
 
+async def test_verify_goes_on_where_an_agent_is_away(rig: Rig) -> None:
+    await rig.up(TWO)
+    await rig.fleet.stop_agent("host2")
+    document = await rig.verify()
+    by_pair = {(pair["from"], pair["to"]): pair for pair in document["pairs"]}
+    assert by_pair["ubuntu011", "ubuntu012"]["ok"]
+    failed = by_pair["ubuntu012", "ubuntu011"]
+    assert (failed["kind"], failed["at"]) == ("peer's agent down", "host2")
+    assert failed["cause"].startswith("peer's agent down: ubuntu012 cannot be asked: host2: ")
+    assert not document["ok"]
+    assert any(line.startswith("ubuntu012 to ubuntu011: peer's agent down") for line in document["problems"])
+
+
+async def test_verify_names_what_a_host_finds_about_itself(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.looks["host1"].lost.add("192.168.10.51")
+    rig.fleet.kernels["host2"].things.pop(("vlan", "eth1.100"))
+    document = await rig.verify()
+    (failed,) = [pair for pair in document["pairs"] if not pair["ok"]]
+    assert (failed["from"], failed["to"], failed["kind"]) == ("ubuntu011", "ubuntu012", "link down")
+    assert failed["cause"] == "link down: host2: vlan eth1.100: missing"
+    assert "caas up" in failed["hint"]
+
+
 async def test_down_leaves_nothing_and_an_unknown_name_is_done(rig: Rig) -> None:
     await rig.up(TWO)
     await rig.down()

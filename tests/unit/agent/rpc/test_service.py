@@ -18,7 +18,7 @@ from proto.errors import CaasError, Code
 from proto.model import ClusterHost
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
-from tests.support.fakes import FakeContainers, FakeKernel
+from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
 from tests.support.things import TRUNK, make_container, make_desired
 
 
@@ -67,7 +67,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     kernel, containers, run = FakeKernel(foreign=[TRUNK]), FakeContainers(), LocalExec()
     server = Server(allowed=None)
     host = Host("host1", kernel, containers, SavedStates(tmp_path / "desired"))
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run), server.grpc)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run, FakeLook()), server.grpc)
     server.listen_unix(str(tmp_path / "agent.sock"))
     await server.start()
     channel = open_unix_channel(str(tmp_path / "agent.sock"))
