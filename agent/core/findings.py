@@ -20,6 +20,7 @@ from proto.model import (
     Rule,
     Verb,
     Vlan,
+    Vxlan,
 )
 
 AGAIN = "`caas up FILE` makes it so again"
@@ -66,7 +67,7 @@ def _read(action: Action, desired: HostState) -> Iterable[Finding]:
             yield _find_link(action, bridge, near=near, crossing=False)
         case Vlan() as vlan:
             yield _find_link(action, vlan, near=containers_on(desired, vlan.master))
-        case Ipip() as tunnel:
+        case Ipip() | Vxlan() as tunnel:
             yield _find_link(action, tunnel, far=networks_by(desired, tunnel.name))
         case Masquerade() as masquerade:
             text = f"the rule for sources in {masquerade.source} is not as it should be: {action.why}"
@@ -81,7 +82,7 @@ def _read(action: Action, desired: HostState) -> Iterable[Finding]:
 
 
 def _find_route(action: Action, route: Route) -> Finding:
-    lacking = f"there is no route to {route.dst} by {route.dev}"
+    lacking = f"there is no route to {route.dst} {f'by {route.dev}' if route.dev else f'via {route.via}'}"
     text = lacking if action.verb is Verb.CREATE else f"{lacking}: {action.why}"
     hint = f"ip route get {route.dst.network_address}; {AGAIN}"
     return Finding(cause=Cause.NO_ROUTE, object=str(route.dst), text=text, hint=hint, far=(route.dst,))
@@ -89,7 +90,7 @@ def _find_route(action: Action, route: Route) -> Finding:
 
 def _find_link(
     action: Action,
-    link: Bridge | Vlan | Ipip,
+    link: Bridge | Vlan | Ipip | Vxlan,
     *,
     near: tuple[str, ...] = (),
     far: tuple[IPv4Network, ...] = (),
@@ -103,7 +104,7 @@ def _find_link(
     if type(before) is type(link) and action.verb is Verb.CHANGE:
         if action.why.startswith("mtu ") and "," not in action.why:
             cause = Cause.MTU
-        elif isinstance(link, Ipip):
+        elif isinstance(link, Ipip | Vxlan):
             cause, text = Cause.TUNNEL, f"tunnel {link.name} is not whole"
     return Finding(
         cause=cause,

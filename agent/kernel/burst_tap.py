@@ -1,4 +1,4 @@
-"""What leaves and enters a host tagged or in an outer IPv4 header, whichever realisation puts it on: a packet socket.
+"""What leaves and enters a host tagged, or in an ipip or vxlan tunnel, whichever realisation makes it.
 
 A packet socket sees what is received before tc and nft, and what is sent after them (packet(7)). So what was sent here
 and not received there was lost between the two hosts. Only ARP and ICMP are looked at.
@@ -18,36 +18,42 @@ TP_STATUS_VLAN_VALID = 0x10
 BUFFER = 8 << 20
 SNAP = 96
 IPV4 = b"\x08\0"
+VXLAN_PORT = 4789
+#: Where the inner IPv4 header begins, by the outer header's protocol: RFC 2003, RFC 7348.
+_INNER = {socket.IPPROTO_IPIP: 34, socket.IPPROTO_UDP: 64}
 _AUXDATA = struct.Struct("=IIIHHHH")
 _VLAN_PRESENT = 0xFFFFF000 + 48  # linux/filter.h: SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 _LDW, _LDH, _LDB, _JEQ, _RET = 0x20, 0x28, 0x30, 0x15, 0x06
-_ACCEPT, _DROP = 19, 20
+_ACCEPT, _DROP = 24, 25
 #: code, what it compares or loads, next where equal, next where not (absolute).
 _PROGRAM = (
     (_LDW, _VLAN_PRESENT, 0, 0),
-    (_JEQ, 1, 9, 2),
+    (_JEQ, 1, 14, 2),
     (_LDH, 12, 0, 0),
-    (_JEQ, 0x8100, 14, 4),
+    (_JEQ, 0x8100, 19, 4),
     (_JEQ, 0x0800, 5, _DROP),
     (_LDB, 23, 0, 0),
-    (_JEQ, socket.IPPROTO_IPIP, 7, _DROP),
+    (_JEQ, socket.IPPROTO_IPIP, 7, 9),
     (_LDB, 43, 0, 0),  # the inner header's protocol
     (_JEQ, socket.IPPROTO_ICMP, _ACCEPT, _DROP),
+    (_JEQ, socket.IPPROTO_UDP, 10, _DROP),
+    (_LDH, 36, 0, 0),
+    (_JEQ, VXLAN_PORT, 12, _DROP),
+    (_LDB, 73, 0, 0),
+    (_JEQ, socket.IPPROTO_ICMP, _ACCEPT, _DROP),
     (_LDH, 12, 0, 0),  # tagged, the tag beside the frame
-    (_JEQ, 0x0806, _ACCEPT, 11),
-    (_JEQ, 0x0800, 12, _DROP),
+    (_JEQ, 0x0806, _ACCEPT, 16),
+    (_JEQ, 0x0800, 17, _DROP),
     (_LDB, 23, 0, 0),
     (_JEQ, socket.IPPROTO_ICMP, _ACCEPT, _DROP),
     (_LDH, 16, 0, 0),  # tagged, the tag in the frame
-    (_JEQ, 0x0806, _ACCEPT, 16),
-    (_JEQ, 0x0800, 17, _DROP),
+    (_JEQ, 0x0806, _ACCEPT, 21),
+    (_JEQ, 0x0800, 22, _DROP),
     (_LDB, 27, 0, 0),
     (_JEQ, socket.IPPROTO_ICMP, _ACCEPT, _DROP),
     (_RET, SNAP, 0, 0),
     (_RET, 0, 0, 0),
 )
-
-
 #: Of all ARP only what says whose an address is: each who asks is heard by everybody.
 ARP_REPLIES = ((_LDH, 20, 0, 0), (_JEQ, 2, 2, 3), (_RET, SNAP, 0, 0), (_RET, 0, 0, 0))
 
@@ -93,9 +99,11 @@ class Tap:
     def _count(self, frame: bytes, vid: int, link: str, received: int) -> None:
         if vid:
             self._tagged.setdefault((link, vid, frame[6:12]), [0, 0])[received] += 1
-        elif len(frame) > 54 and frame[12:14] == IPV4 and frame[23] == socket.IPPROTO_IPIP:
-            # The few that came before the filter was there are none of these.
-            key = (frame[26:30], frame[30:34], frame[46:50], frame[50:54], frame[54])
+        elif len(frame) > 84 and frame[12:14] == IPV4 and (inner := _INNER.get(frame[23])):
+            if inner == _INNER[socket.IPPROTO_UDP] and int.from_bytes(frame[36:38], "big") != VXLAN_PORT:
+                return  # one of the few that came before the filter was there
+            source, target = frame[inner + 12 : inner + 16], frame[inner + 16 : inner + 20]
+            key = (frame[26:30], frame[30:34], source, target, frame[inner + 20])
             seen = self._outer.setdefault(key, [0, 0, 0, 0])
             seen[received] += 1
             seen[2 + received] = max(seen[2 + received], int.from_bytes(frame[16:18], "big"))

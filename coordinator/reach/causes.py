@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from coordinator.reach.judge import Pair, Symptom, Verdict
-from coordinator.reach.pairs import GATEWAY, find_tunnel, find_vlan
+from coordinator.reach.pairs import GATEWAY, Tunnel, find_tunnel, find_vlan
 from coordinator.reach.report import HostReport, Report
-from proto.model import IPIP_OVERHEAD, Cause, ClusterHost, Container, Finding
+from proto.model import KIND_IPIP, Cause, ClusterHost, Container, Finding
 
 #: Where nothing passes, small or large; what comes first has what follows for its consequence.
 _HARD = (
@@ -272,7 +272,7 @@ class Causes:
             if why := self._reports[host].failure if host in self._reports else "":
                 yield self._unasked(host, f"no answer, and {host} cannot be asked why: {why}")
 
-    def _tunnel(self, leg: _Leg) -> tuple[IPv4Address, IPv4Address] | None:
+    def _tunnel(self, leg: _Leg) -> Tunnel | None:
         if not leg.crosses or leg.sender.host not in self._desired:
             return None
         return find_tunnel(self._desired[leg.sender.host].state, leg.receiver.address)
@@ -289,15 +289,15 @@ class Causes:
             return self._locate_in_vlan(leg, leg.sender.container)
         return _Place(leg.hosts)
 
-    def _locate_in_tunnel(self, leg: _Leg, tunnel: tuple[IPv4Address, IPv4Address]) -> _Place:
+    def _locate_in_tunnel(self, leg: _Leg, tunnel: Tunnel) -> _Place:
         here, there = self._reports[leg.sender.host], self._reports[leg.receiver.host]
-        local, remote = map(str, tunnel)
+        local, remote = str(tunnel.local), str(tunnel.remote)
         key = (local, remote, str(leg.sender.address), str(leg.receiver.address), leg.answers)
         at_here, at_there = here.outer.get(key), there.outer.get(key)
         least = 0
         if leg.full:
             assert leg.sender.container is not None
-            least = leg.sender.container.nic.mtu + IPIP_OVERHEAD
+            least = leg.sender.container.nic.mtu + tunnel.overhead
         sent = at_here is not None and at_here.sent > 0 and at_here.sent_size >= least
         received = at_there is not None and at_there.received > 0 and at_there.received_size >= least
         if here.failure or there.failure:
@@ -312,6 +312,9 @@ class Causes:
             hint = f"on {leg.sender.host}: tracepath -n {remote}"
             return _Place((), Verdict(cause=Cause.MTU, text=text, hint=hint))
         text = f"packets of the tunnel leave, and none arrives, {way}"
+        if tunnel.kind != KIND_IPIP:
+            hint = "something between the hosts drops UDP to port 4789: accept it there"
+            return _Place((), Verdict(cause=Cause.TUNNEL, text=text, hint=hint))
         hint = "something between the hosts drops IP protocol 4: accept it there, or `overlay: vxlan` in the file"
         return _Place((), Verdict(cause=Cause.PROTOCOL_4, text=text, hint=hint))
 

@@ -6,12 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from proto.model import ClusterHost, Container, HostState, Ipip, Route, Vlan
+from proto.model import (
+    IPIP_OVERHEAD,
+    VXLAN_OVERHEAD,
+    ClusterHost,
+    Container,
+    HostState,
+    Ipip,
+    Route,
+    Vlan,
+    Vxlan,
+)
 from proto.model.network import TABLE_MAIN
 
 GATEWAY = "gateway"
-#: The ends of a tunnel: the sender's address and the receiver's.
-Ends = tuple[IPv4Address, IPv4Address]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """A way from one host to another: the sender's underlay address and the receiver's, and what the outer headers
+    take of each packet, in bytes."""
+
+    kind: str
+    local: IPv4Address
+    remote: IPv4Address
+    overhead: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +83,14 @@ def find_route(state: HostState, address: IPv4Address) -> Route | None:
     return max(leading, key=lambda route: route.dst.prefixlen, default=None)
 
 
-def find_tunnel(state: HostState, address: IPv4Address) -> Ends | None:
-    """The ends of the ipip tunnel that packets to *address* take from that host; None where they take none."""
+def find_tunnel(state: HostState, address: IPv4Address) -> Tunnel | None:
+    """The tunnel that packets to *address* take from that host; None where they take none."""
     route = find_route(state, address)
-    by_name = {link.name: link for link in state.links if isinstance(link, Ipip)}
-    if route is None or (tunnel := by_name.get(route.dev)) is None:
+    by_name = {link.name: link for link in state.links if isinstance(link, Ipip | Vxlan)}
+    if route is None or (link := by_name.get(route.dev)) is None or (remote := link.remote or route.encap) is None:
         return None
-    remote = tunnel.remote or route.encap
-    return (tunnel.local, remote) if remote is not None else None
+    overhead = VXLAN_OVERHEAD if isinstance(link, Vxlan) else IPIP_OVERHEAD
+    return Tunnel(kind=link.kind, local=link.local, remote=remote, overhead=overhead)
 
 
 def find_vlan(state: HostState, bridge: str) -> Vlan | None:

@@ -17,7 +17,7 @@ from proto.model import Cause, Vlan
 from tests.netns.conftest import REALISATIONS, TUNNELS
 from tests.support import oracle
 from tests.support.netns import run
-from tests.support.world import BOXES, ROUTED, TAGGED, World
+from tests.support.world import BOXES, ROUTED, TAGGED, WRAPPED, World
 
 Ends = tuple[str, str]
 #: Both directions between boxes of different hosts.
@@ -29,6 +29,16 @@ NFT_FORWARD = "add table {0} t; add chain {0} t c {{ type filter hook forward pr
 @pytest.fixture(params=TUNNELS)
 async def routed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path, ROUTED, ipip=request.param)
+    try:
+        await world.start()
+        yield world
+    finally:
+        await world.close()
+
+
+@pytest.fixture
+async def wrapped(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path, WRAPPED)
     try:
         await world.start()
         yield world
@@ -187,6 +197,35 @@ async def test_a_box_that_does_not_run(routed: World) -> None:
     boxes = routed.boxes["host2"]
     boxes.stop(boxes.containers["demo.b2"])
     assert failed(await routed.verify()) == dict.fromkeys(with_box("b2", gateway=True), (Cause.NOT_RUNNING, "host2"))
+
+
+# ---- routed by VXLAN
+
+
+async def test_all_is_well_in_vxlan(wrapped: World) -> None:
+    assert failed(await wrapped.verify()) == {}
+
+
+async def test_vxlan_is_dropped_between_the_hosts(wrapped: World) -> None:
+    wrapped.on("router", f"nft '{NFT_FORWARD.format('ip', 'accept')} add rule ip t c udp dport 4789 drop'")
+    pairs = await wrapped.verify()
+    assert failed(pairs) == dict.fromkeys(CROSSING, (Cause.TUNNEL, ""))
+    assert all("UDP to port 4789" in pair.verdict.hint for pair in pairs if pair.verdict)
+
+
+async def test_vxlan_that_its_host_filters(wrapped: World) -> None:
+    chain = "add table inet t; add chain inet t c { type filter hook input priority 0; policy drop; };"
+    rules = "add rule inet t c ip protocol icmp accept; add rule inet t c ct state established accept"
+    wrapped.on("host2", f"nft '{chain} {rules}'")
+    found = failed(await wrapped.verify())
+    assert found
+    assert found.keys() <= CROSSING
+    assert set(found.values()) == {(Cause.FILTERED, "host2")}
+
+
+async def test_no_route_by_vxlan(wrapped: World) -> None:
+    wrapped.on("host1", "ip route del 10.9.2.0/24")
+    assert failed(await wrapped.verify()) == dict.fromkeys(CROSSING, (Cause.NO_ROUTE, "host1"))
 
 
 # ---- tagged: a VLAN on the trunks

@@ -42,6 +42,7 @@ hosts:
 networks:
 """
 ROUTED = "  lan: {subnet: 10.9.1.0/24, overlay: ipip}\n"
+WRAPPED = "  lan: {subnet: 10.9.1.0/24, overlay: vxlan}\n"
 TAGGED = "  lan: {vlan: 100, subnet: 10.9.0.0/24}\n"
 #: Two boxes on each host.
 BOXES = {"a1": "host1", "a2": "host1", "b1": "host2", "b2": "host2"}
@@ -94,7 +95,7 @@ class Boxes(FakeContainers):
 
 
 class World:
-    """Made by `start`, removed by `close`. *network* is ROUTED or TAGGED."""
+    """Made by `start`, removed by `close`. *network* is ROUTED, WRAPPED or TAGGED."""
 
     def __init__(self, folder: Path, network: str, **realisations: Any) -> None:
         self._folder, self._realisations = folder, realisations
