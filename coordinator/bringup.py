@@ -21,6 +21,7 @@ from coordinator.journal import Journal, Record
 from coordinator.keepsake import recall_secrets
 from coordinator.known import keeper_of
 from coordinator.nova import Secrets, make_secrets, nova_status
+from coordinator.pairs import find_ways, ways_to_json
 from coordinator.preflight import NATBOX, check_lacks, check_losses, check_restarts
 from coordinator.prepared import Prepared
 from coordinator.progress import Phases, Progress
@@ -43,7 +44,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
     file = reading.file
     file.check_deployable()
     record = journal.find(file.name)
-    found = await survey(fleet, file, journal.holders(file.name))
+    found = await find_ways(await survey(fleet, file, journal.holders(file.name)), file, record)
     compiled = _compile(file, found, record)
     shells = {
         container.name: AgentShell(found.hosts[container.host].agent, file.name, container.name)
@@ -206,7 +207,8 @@ def _desired_json(compiled: Compiled) -> str:
     """The desired states as text, for comparison and for the journal."""
     hosts = {name: json_format.MessageToDict(cluster_host_to_wire(host)) for name, host in compiled.hosts.items()}
     natbox = json_format.MessageToDict(gateway_table_to_wire(compiled.natbox)) if compiled.natbox else None
-    return json.dumps({"hosts": hosts, "natbox": natbox}, sort_keys=True)
+    ways = {"ways": ways_to_json(compiled.ways)} if compiled.ways else {}
+    return json.dumps({"hosts": hosts, "natbox": natbox, **ways}, sort_keys=True)
 
 
 async def _new_record(file: ClusterFile, found: Survey, api_shell: AgentShell) -> Record:

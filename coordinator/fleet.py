@@ -53,6 +53,10 @@ class AgentClient:
         reply = await call(self._stub.Examine(agent_pb2.ExamineRequest(cluster=cluster), timeout=LOOK), self.host)
         return [finding_from_wire(found) for found in reply.findings]
 
+    async def find_passages(self, request: agent_pb2.FindPassagesRequest) -> agent_pb2.FindPassagesReply:
+        """What passes between the host and others, which have to be asked at the same time."""
+        return await call(self._stub.FindPassages(request, timeout=LOOK + request.seconds), self.host)
+
     async def plan(self, desired: ClusterHost) -> Sequence[types_pb2.Action]:
         """What `apply` would do."""
         request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired), dry_run=True)

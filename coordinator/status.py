@@ -9,6 +9,7 @@ from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.known import Known
 from coordinator.nova import nova_status
+from coordinator.pairs import describe
 from proto import agent_pb2
 from proto.errors import CaasError
 
@@ -43,6 +44,8 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
         "containers": containers,
         "nova": {"services": nova.get("services", []), "computes_up": nova.get("computes_up", 0)},
     }
+    if known.file.routed:
+        document["overlay"] = describe(known.file, known.record)
     if known.file.natbox is not None:
         document["natbox"] = await _natbox(known)
     return document

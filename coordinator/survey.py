@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
-from coordinator.compiling import Facts, HostFacts, Remembered
+from coordinator.compiling import Facts, HostFacts, Pair, Remembered, Way
 from coordinator.config import ClusterFile
 from coordinator.fleet import AgentClient, Fleet, NatBoxClient
 from coordinator.journal import NATBOX
@@ -29,18 +29,20 @@ class HostSurvey:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """Everything that was answered. `hosts` are those of the file and those the cluster was on before,
-    `addresses` theirs."""
+    `addresses` theirs; `ways` is what was found between them (coordinator.pairs)."""
 
     cluster: str
     addresses: Mapping[str, str]
     hosts: Mapping[str, HostSurvey]
     natbox: NatBoxClient | None
     natbox_probe: natbox_pb2.NatBoxProbeReply | None
+    ways: Mapping[Pair, Way] = field(default_factory=dict)
 
     def facts(self) -> Facts:
         """As compile takes them."""
         hosts = {name: _facts(found.probe, self.addresses.get(name, "")) for name, found in self.hosts.items()}
-        return Facts(hosts=hosts, natbox=_natbox_facts(self.natbox_probe) if self.natbox_probe else None)
+        natbox = _natbox_facts(self.natbox_probe) if self.natbox_probe else None
+        return Facts(hosts=hosts, natbox=natbox, pairs=self.ways)
 
     def remembered(self) -> Remembered:
         """The cluster's containers, as the agents see them: they know better than any journal."""

@@ -102,6 +102,40 @@ class ObserveReply(_message.Message):
     generations: _containers.ScalarMap[str, int]
     def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
+class FindPassagesRequest(_message.Message):
+    __slots__ = ("local", "nonce", "seconds", "fars")
+    class Far(_message.Message):
+        __slots__ = ("address", "methods")
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        METHODS_FIELD_NUMBER: _ClassVar[int]
+        address: str
+        methods: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, address: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ...) -> None: ...
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FARS_FIELD_NUMBER: _ClassVar[int]
+    local: str
+    nonce: bytes
+    seconds: float
+    fars: _containers.RepeatedCompositeFieldContainer[FindPassagesRequest.Far]
+    def __init__(self, local: _Optional[str] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fars: _Optional[_Iterable[_Union[FindPassagesRequest.Far, _Mapping]]] = ...) -> None: ...
+
+class FindPassagesReply(_message.Message):
+    __slots__ = ("fars",)
+    class Far(_message.Message):
+        __slots__ = ("address", "on_link", "heard")
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        ON_LINK_FIELD_NUMBER: _ClassVar[int]
+        HEARD_FIELD_NUMBER: _ClassVar[int]
+        address: str
+        on_link: bool
+        heard: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, address: _Optional[str] = ..., on_link: bool = ..., heard: _Optional[_Iterable[str]] = ...) -> None: ...
+    FARS_FIELD_NUMBER: _ClassVar[int]
+    fars: _containers.RepeatedCompositeFieldContainer[FindPassagesReply.Far]
+    def __init__(self, fars: _Optional[_Iterable[_Union[FindPassagesReply.Far, _Mapping]]] = ...) -> None: ...
+
 class ApplyRequest(_message.Message):
     __slots__ = ("desired", "dry_run")
     DESIRED_FIELD_NUMBER: _ClassVar[int]

@@ -50,6 +50,11 @@ class NodeAgentStub(object):
                 request_serializer=proto_dot_agent__pb2.ApplyRequest.SerializeToString,
                 response_deserializer=proto_dot_types__pb2.ApplyEvent.FromString,
                 _registered_method=True)
+        self.FindPassages = channel.unary_unary(
+                '/caas.v1.NodeAgent/FindPassages',
+                request_serializer=proto_dot_agent__pb2.FindPassagesRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.FindPassagesReply.FromString,
+                _registered_method=True)
         self.Exec = channel.stream_stream(
                 '/caas.v1.NodeAgent/Exec',
                 request_serializer=proto_dot_agent__pb2.ExecInput.SerializeToString,
@@ -91,6 +96,13 @@ class NodeAgentServicer(object):
 
     def Apply(self, request, context):
         """Make the host as desired; dry_run only plans. The first event is the plan, the last the result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindPassages(self, request, context):
+        """Try which packets pass to other hosts, which are asked at the same time. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +153,11 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Apply,
                     request_deserializer=proto_dot_agent__pb2.ApplyRequest.FromString,
                     response_serializer=proto_dot_types__pb2.ApplyEvent.SerializeToString,
+            ),
+            'FindPassages': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPassages,
+                    request_deserializer=proto_dot_agent__pb2.FindPassagesRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.FindPassagesReply.SerializeToString,
             ),
             'Exec': grpc.stream_stream_rpc_method_handler(
                     servicer.Exec,
@@ -244,6 +261,33 @@ class NodeAgent(object):
             '/caas.v1.NodeAgent/Apply',
             proto_dot_agent__pb2.ApplyRequest.SerializeToString,
             proto_dot_types__pb2.ApplyEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindPassages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/FindPassages',
+            proto_dot_agent__pb2.FindPassagesRequest.SerializeToString,
+            proto_dot_agent__pb2.FindPassagesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Protocol
 
 from proto.model import (
@@ -56,6 +56,27 @@ class Lack:
     mend: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What to try, from the address *local*: the methods ("ipip", "vxlan") for each far end.
+
+    All hosts try at once with one *nonce*, and for at most *seconds*.
+    """
+
+    local: IPv4Address
+    nonce: bytes
+    seconds: float
+    fars: Mapping[IPv4Address, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A far end as seen from here: whether it is on a link of this host, and whose packets were heard from there."""
+
+    on_link: bool
+    heard: tuple[str, ...]
+
+
 class KernelDoor(Protocol):
     """Links, addresses, routes, rules and nft of the network namespace the agent lives in."""
 
@@ -86,6 +107,9 @@ class KernelDoor(Protocol):
     def lacks(self, desired: HostState | None) -> Sequence[Lack]:
         """What a bring-up, of *desired* if given, would need of this host and is not there: devices, and that nothing
         of the host's own stands in the way of what is forwarded. Changes nothing that lasts."""
+
+    def find_passages(self, search: Search) -> Mapping[IPv4Address, Passage]:
+        """Try what passes to other hosts, which try at the same time. Changes nothing."""
 
     def live_routes(self) -> Sequence[IPv4Network]:
         """Destinations of the main table that are not ours and by no link of ours, the default route left out."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NoReturn
 
-from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork
+from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork, Passage, Search
 from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.forwarding import find_forwarding_lacks
@@ -20,6 +20,7 @@ from agent.kernel.forwards import Forwards
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
+from agent.kernel.passage import find_passages
 from agent.kernel.sysctl import make_gateway, make_quiet
 from agent.kernel.taken_ports import list_taken_ports
 from agent.kernel.tally import Tally
@@ -285,6 +286,9 @@ class NetlinkDoor:
             return found
         with self._lock, kernel_errors("find what stands in the way of forwarding"):
             return find_forwarding_lacks(self._connection, self._nft, desired)
+
+    def find_passages(self, search: Search) -> Mapping[IPv4Address, Passage]:
+        return find_passages(self._connection, search)
 
     def live_routes(self) -> Sequence[IPv4Network]:
         with self._lock, kernel_errors("list the routes"):

@@ -63,6 +63,8 @@ def make_chains(
     names = braces(f'"{name}"' for name in sorted(tunnels))
     return {
         "arrive": (
+            # No tunnel takes an inner packet of no version: by those it is tried who can be reached (passage).
+            f"ip protocol {IPIP} @th,0,8 0 accept",
             f"ip protocol {IPIP} ip daddr {braces(sorted(set(locals_)))} goto outer",
             'iifname "lo" accept',
             f"iifname {names} accept",

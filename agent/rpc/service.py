@@ -7,9 +7,10 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
+from ipaddress import IPv4Address
 from typing import Any, Protocol, TypeVar
 
-from agent.core.doors import LookDoor, Question
+from agent.core.doors import LookDoor, Question, Search
 from agent.host import Host
 from agent.nameservers import read_nameservers
 from agent.reach import Reach
@@ -17,13 +18,16 @@ from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
 from proto.finding_wire import finding_to_wire
-from proto.model import ClusterHost, Cost
+from proto.model import KIND_IPIP, KIND_VXLAN, ClusterHost, Cost
 from proto.names import make_lxc_name
 from proto.transport.changes import finished, follow_change, planned
 from proto.transport.failures import error_to_wire
 from proto.wire import cluster_host_from_wire, container_to_wire, host_state_to_wire
 
 T = TypeVar("T")
+#: Bytes of a search's nonce, and the longest that one may take, in seconds.
+NONCE, SEARCH_MAX = 16, 5.0
+METHODS = (KIND_IPIP, KIND_VXLAN)
 CHUNK = 64 << 10
 #: Seconds that a caller has to end its input after the command has ended.
 LAST_INPUT = 5.0
@@ -103,6 +107,16 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             network=host_state_to_wire(network.state), containers=seen, generations=self._host.generations()
         )
 
+    async def FindPassages(self, request: pb.FindPassagesRequest, context: Any) -> pb.FindPassagesReply:
+        search = _search_from_wire(request)
+        found = await asyncio.to_thread(self._host.kernel.find_passages, search)
+        return pb.FindPassagesReply(
+            fars=[
+                pb.FindPassagesReply.Far(address=str(far), on_link=passage.on_link, heard=passage.heard)
+                for far, passage in found.items()
+            ]
+        )
+
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         desired = cluster_host_from_wire(request.desired)
         if request.dry_run:
@@ -155,6 +169,19 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
         except CaasError as error:
             yield pb.ExecOutput(error=error_to_wire(error))
             await _drain(inputs)
+
+
+def _search_from_wire(request: pb.FindPassagesRequest) -> Search:
+    if len(request.nonce) != NONCE or not 0 < request.seconds <= SEARCH_MAX:
+        raise invalid(f"a search needs a nonce of {NONCE} bytes and at most {SEARCH_MAX} seconds")
+    try:
+        local = IPv4Address(request.local)
+        fars = {IPv4Address(far.address): tuple(far.methods) for far in request.fars}
+    except ValueError as exc:
+        raise invalid(f"search: {exc}") from exc
+    if unknown := {method for methods in fars.values() for method in methods} - set(METHODS):
+        raise invalid(f"search: unknown method {', '.join(sorted(unknown))}")
+    return Search(local=local, nonce=request.nonce, seconds=request.seconds, fars=fars)
 
 
 async def _drain(inputs: AsyncIterator[pb.ExecInput]) -> None:

@@ -74,6 +74,10 @@ def _show_cluster(document: Document) -> None:
             for host, found in hosts.items()
         ]
         print_table(("HOST", "AGENT", "VLAN", "IPIP", "VXLAN"), rows)
+    if ways := document.get("overlay"):
+        click.echo()
+        rows = [(f"{way['a']} {way['b']}", way["method"], way["why"]) for way in ways]
+        print_table(("PAIR", "OVERLAY", "WHY"), rows)
     if containers := document["containers"]:
         click.echo()
         rows = [

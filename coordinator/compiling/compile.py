@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
-from coordinator.compiling.facts import Facts, Pair, Placed, Remembered
+from coordinator.compiling.facts import Facts, Pair, Placed, Remembered, Way
 from coordinator.compiling.overlay import FIRST_BRIDGE, Overlay, make_forwards
 from coordinator.compiling.refuse import check_kept
 from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork, VlanNetwork
@@ -46,6 +46,7 @@ class Compiled:
     none. `removed` is what `remembered` has and the file has not: whoever applies this asks for --remove first.
     `unresolved` has what stands for the underlay address of a host that nobody has looked up (0.0.0.1, …, which
     belong to no host: RFC 1122 3.2.1.3), and its name: such a file cannot be applied (ClusterFile.obstacles).
+    `ways` are those that the facts had of its pairs of hosts.
     """
 
     cluster: str
@@ -54,6 +55,7 @@ class Compiled:
     removed: tuple[Placed, ...] = ()
     warnings: tuple[str, ...] = ()
     unresolved: Mapping[IPv4Address, str] = field(default_factory=dict)
+    ways: Mapping[Pair, Way] = field(default_factory=dict)
 
 
 def compile_cluster(
@@ -92,6 +94,7 @@ def compile_cluster(
         removed=tuple(placed for name, placed in remembered.containers.items() if name not in file.containers),
         warnings=_warnings(file, facts, overlay),
         unresolved={ends[name]: name for name, host in file.hosts.items() if host.address is None},
+        ways=facts.pairs if facts else {},
     )
 
 

@@ -55,15 +55,15 @@ class Ways:
             if pair_of(one, other) in self._tunnelled or (one in self._homes and other in self._homes):
                 yield one, other
 
-    def undecided(self) -> tuple[Pair, ...]:
-        """The pairs that `auto` has to decide."""
-        if self._overlay != AUTO:
-            return ()
-        return tuple(pair for pair in self.pairs() if pair_of(*pair) not in self._tunnelled)
+    def open_pairs(self) -> Iterator[Pair]:
+        """Those of them that no tunnel_to decides."""
+        return (pair for pair in self.pairs() if pair_of(*pair) not in self._tunnelled)
 
     def unprobed(self) -> tuple[Pair, ...]:
-        """Those of them that nobody probed."""
-        return tuple(pair for pair in self.undecided() if pair_of(*pair) not in self._probed)
+        """The pairs that `auto` has to decide and nobody probed."""
+        if self._overlay != AUTO:
+            return ()
+        return tuple(pair for pair in self.open_pairs() if pair_of(*pair) not in self._probed)
 
     def mtu(self) -> int:
         """What every packet of the overlay has room for, whatever way it takes."""

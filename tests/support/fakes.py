@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedContainer, ObservedNetwork, Question
+from agent.core.doors import (
+    ForeignLink,
+    Lack,
+    NetworkThing,
+    ObservedContainer,
+    ObservedNetwork,
+    Passage,
+    Question,
+    Search,
+)
 from proto.errors import CaasError, Code
 from proto.model import (
     Address,
@@ -53,6 +62,9 @@ class FakeKernel(Failing):
         self.things: dict[tuple[str, str], NetworkThing] = {}
         self.foreign = {link.name: link for link in foreign}
         self.marked: set[str] = set()
+        self.able = Datapath(vlan="kernel")
+        self.searches: list[Search] = []
+        self.passages = Passage(on_link=False, heard=())
 
     def observe(self) -> ObservedNetwork:
         def of(*kinds: type) -> tuple[NetworkThing, ...]:
@@ -91,13 +103,17 @@ class FakeKernel(Failing):
         self.marked.add(container.nic.port)
 
     def datapath(self) -> Datapath:
-        return Datapath(vlan="kernel")
+        return self.able
 
     def tunnel_drops(self) -> Mapping[str, int]:
         return {}
 
     def lacks(self, desired: HostState | None) -> Sequence[Lack]:
         return ()
+
+    def find_passages(self, search: Search) -> Mapping[IPv4Address, Passage]:
+        self.searches.append(search)
+        return {far: replace(self.passages, heard=tuple(methods)) for far, methods in search.fars.items()}
 
     def live_routes(self) -> Sequence[IPv4Network]:
         return ()

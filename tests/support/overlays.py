@@ -14,7 +14,7 @@ from dataclasses import replace
 from agent.core.apply import apply, plan_cluster
 from agent.kernel.door import NetlinkDoor
 from coordinator.compiling import Compiled, Facts, HostFacts, Pair, Way, compile_cluster
-from coordinator.config import load_bytes
+from coordinator.config import ClusterFile, load_bytes
 from proto.model import HostState, Nic, Plan
 from tests.support.fakes import FakeContainers
 from tests.support.netns import Namespaces, run
@@ -70,15 +70,20 @@ class Hosts:
         self._stack.close()
 
     def compile(self, overlay: str, pairs: dict[Pair, str], *, on: tuple[str, ...] = tuple(ADDRESSES)) -> Compiled:
-        """A cluster with a container on each host of *on*; *pairs* are the ways that were found."""
-        lines = [f"  c{name[1:]}: {{host: {name}, network: lan, roles: [compute]}}" for name in on]
-        lines[0] = lines[0].replace("[compute]", "[controller]")
-        text = FILE.replace("OVERLAY", overlay) + "\n".join(lines) + "\n"
+        """What `file` comes to; *pairs* are the ways that were found."""
         facts = Facts(
             hosts={name: HostFacts(links={"eth0": MTU}, underlay_mtu=MTU) for name in ADDRESSES},
             pairs={pair: Way(method=method, why="the test says so") for pair, method in pairs.items()},
         )
-        return compile_cluster(load_bytes(text.encode(), file="demo.yaml"), facts)
+        return compile_cluster(self.file(overlay, on=on), facts)
+
+    @staticmethod
+    def file(overlay: str, *, on: tuple[str, ...] = tuple(ADDRESSES)) -> ClusterFile:
+        """A cluster with a container on each host of *on*."""
+        lines = [f"  c{name[1:]}: {{host: {name}, network: lan, roles: [compute]}}" for name in on]
+        lines[0] = lines[0].replace("[compute]", "[controller]")
+        text = FILE.replace("OVERLAY", overlay) + "\n".join(lines) + "\n"
+        return load_bytes(text.encode(), file="demo.yaml")
 
     def apply(self, compiled: Compiled) -> None:
         """Make every host so, without its containers, for which boxes stand."""
@@ -104,8 +109,13 @@ class Hosts:
     def pings(self, one: str, other: str, *, size: int = 56) -> bool:
         """Whether the box of *one* has an answer of the box of *other* to an unfragmented echo with *size* bytes."""
         target = self.nics[other].address.ip
-        command = f"ping -M do -s {size} -c 1 -W 1 {target} >/dev/null && echo yes"
+        command = f"ping -M do -s {size} -c 1 -W 2 {target} >/dev/null && echo yes"
         return bool(run(command, netns=self.boxes[one], check=False))
+
+    def refuses(self, one: str, other: str, *, size: int) -> bool:
+        """Whether the box of *one* is told that an echo with *size* bytes is too long, and by its own stack."""
+        command = f"ping -M do -s {size} -c 1 -W 0.2 {self.nics[other].address.ip} 2>&1"
+        return "message too long" in run(command, netns=self.boxes[one], check=False)
 
     def _plug(self, netns: str, link: str, address: str) -> None:
         port = f"p{address.rpartition('.')[2]}"

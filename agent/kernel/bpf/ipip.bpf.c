@@ -190,6 +190,7 @@ int ipip_unwrap(struct __sk_buff *skb)
 	struct port *near, *port;
 	struct ends ends = {};
 	enum reason reason;
+	__u8 first;
 	__u32 key;
 	__u64 *count;
 
@@ -202,6 +203,10 @@ int ipip_unwrap(struct __sk_buff *skb)
 	ends.remote = outer.saddr;
 	near = bpf_map_lookup_elem(&ipip_ends, &ends);
 	if (!near)
+		return TC_ACT_UNSPEC;
+	/* What no tunnel takes: by those it is tried who can be reached (agent/kernel/passage.py). */
+	if (outer.ihl == 5 && !(outer.frag_off & bpf_htons(FRAGMENT_MASK)) &&
+	    !bpf_skb_load_bytes(skb, INNER, &first, sizeof(first)) && !first)
 		return TC_ACT_UNSPEC;
 	reason = check(skb, &outer, &inner);
 	if (reason != TAKEN) {

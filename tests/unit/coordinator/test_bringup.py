@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.doors import Passage
 from coordinator import bringup, checks, status, teardown
 from coordinator.access import credentials
 from coordinator.config import Settings, load_bytes
@@ -20,6 +21,7 @@ from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
+from proto.model import Datapath
 from tests.support.fleet import FakeFleet
 
 HEAD = """\
@@ -417,3 +419,37 @@ async def test_a_host_that_lets_nobody_in_is_told_of(rig: Rig) -> None:
     await rig.up(TWO.replace("roles: [compute]", "roles: [compute], ssh: true"))
     (note,) = (event.message for event in rig.events if "SSH" in event.message)
     assert note.startswith("warning: host2: nobody can log in")
+
+
+AUTO = """\
+name: demo
+hosts:
+  host1: {address: 10.9.0.1}
+  host2: {address: 10.9.0.2}
+networks:
+  lan: {subnet: 10.100.1.0/24, overlay: auto}
+containers:
+  c1: {host: host1, network: lan, roles: [controller, compute]}
+  c2: {host: host2, network: lan, roles: [compute]}
+"""
+
+
+async def test_the_way_between_two_hosts_is_found_kept_and_told(rig: Rig) -> None:
+    for kernel in rig.fleet.kernels.values():
+        kernel.able = Datapath(vlan="kernel", ipip="kernel", vxlan="kernel")
+    await rig.up(AUTO)
+    pair = {"a": "host1", "b": "host2", "method": "ipip", "why": "a router is between them, and protocol 4 passes"}
+    assert (await rig.status())["overlay"] == [pair]
+    assert [link.kind for link in rig.fleet.kernels["host1"].observe().state.links] == ["bridge", "ipip"]
+    writes, generation = rig.fleet.writes(), (await rig.status())["generation"]
+    for kernel in rig.fleet.kernels.values():
+        kernel.passages = Passage(on_link=True, heard=())
+    assert await rig.plan(AUTO) == {"hosts": {}, "natbox": [], "steps": []}
+    await rig.up(AUTO)
+    assert rig.fleet.writes() == writes
+    assert (await rig.status())["overlay"] == [pair], "what is better now changes nothing that runs"
+    assert (await rig.status())["generation"] == generation
+    await rig.down()
+    await rig.up(AUTO)
+    assert [each["method"] for each in (await rig.status())["overlay"]] == ["direct"]
+    assert [link.kind for link in rig.fleet.kernels["host1"].observe().state.links] == ["bridge"]

@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     "state": "up",
     "generation": 2,
     "hosts": {"host1": {"agent": "up", "datapath": {"vlan": "bpf", "ipip": ""}}},
+    "overlay": [{"a": "host1", "b": "host2", "method": "vxlan", "why": "so it is"}],
     "containers": [
         {
             "name": "ubuntu011",
@@ -247,6 +248,7 @@ def test_status(caas: Any) -> None:
         ["demo:", "up,", "generation", "2"],
         ["host1", "up", "bpf", "-", "-"],
         ["ubuntu011", "host1", "192.168.10.50/24", "running", "77", "300", "MiB", "database", "compute"],
+        ["host1", "host2", "vxlan", "so", "it", "is"],
         ["nova-compute", "ubuntu011", "up", "enabled"],
         ["1", "compute", "up"],
     ):
