@@ -20,7 +20,8 @@ from proto.transport.tls import TlsFiles
 
 async def main() -> int:
     parser = argparse.ArgumentParser()
-    for option in ("--name", "--listen", "--socket", "--tls", "--state", "--run", "--trunk", "--uplink"):
+    more = ("--config", "--authorized-keys")
+    for option in ("--name", "--listen", "--socket", "--tls", "--state", "--run", "--trunk", "--uplink", *more):
         parser.add_argument(option)
     options = parser.parse_args()
     print(f"uid {os.getuid()}, options {vars(options)}", flush=True)
