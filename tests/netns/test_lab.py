@@ -99,6 +99,11 @@ def test_the_default_lab(labs: Labs) -> None:
     assert pings(lab, "host1", "192.168.2.24")
     assert pings(lab, "natbox", "203.0.113.254")
     assert not pings(lab, "outside", "192.168.2.24", "-W1"), "outside must know no way into the management network"
+    forwarding = {
+        f"{host} {link}": inside(lab, host, "sysctl", "-n", f"net.ipv4.conf.{link}.forwarding").stdout.strip()
+        for host, link in (("host1", "eth0"), ("host2", "eth0"), ("host1", "eth1"), ("outside", "eth0"))
+    }
+    assert forwarding == {"host1 eth0": "1", "host2 eth0": "1", "host1 eth1": "0", "outside eth0": "0"}
     pids = {host: seen["hosts"][host]["pid"] for host in ("host1", "host2", "natbox")}
     running = daemons(lab)
     for host, pid in pids.items():
