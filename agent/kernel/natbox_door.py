@@ -87,9 +87,10 @@ class NatboxDoor:
     def observe_path(self) -> SeenPath:
         """Which pieces of the shared path are there."""
         with self._lock:
-            if self._find(self.path.trunk) is None or self._find(self.path.uplink) is None:
+            trunk, uplink = self._find(self.path.trunk), self._find(self.path.uplink)
+            if trunk is None or uplink is None:
                 return SeenPath(there=(), missing=(f"{self.path.trunk} or {self.path.uplink}",))
-            state = {piece.title: piece.is_there() for piece in self._pieces()}
+            state = {piece.title: piece.is_there() for piece in self._pieces(trunk, uplink)}
         return SeenPath(
             there=tuple(title for title, there in state.items() if there),
             missing=tuple(title for title, there in state.items() if not there),
@@ -98,10 +99,11 @@ class NatboxDoor:
     def lay_path(self) -> None:
         """Make what is missing of the shared path. On a failure, what this call made is removed again."""
         with self._lock, ExitStack() as undo:
-            for name in (self.path.trunk, self.path.uplink):
-                if not self._link(name).up:
-                    raise CaasError(Code.FAILED, f"link {name} is down", hint=f"ip link set {name} up")
-            for piece in self._pieces():
+            trunk, uplink = self._link(self.path.trunk), self._link(self.path.uplink)
+            for link in (trunk, uplink):
+                if not link.up:
+                    raise CaasError(Code.FAILED, f"link {link.name} is down", hint=f"ip link set {link.name} up")
+            for piece in self._pieces(trunk, uplink):
                 if not piece.is_there():
                     undo.callback(piece.remove)
                     piece.make()
@@ -110,10 +112,11 @@ class NatboxDoor:
     def lift_path(self) -> None:
         """Remove the shared path and put settings back to what they were. Already gone is success."""
         with self._lock:
-            if self._find(self.path.trunk) is None or self._find(self.path.uplink) is None:
+            trunk, uplink = self._find(self.path.trunk), self._find(self.path.uplink)
+            if trunk is None or uplink is None:
                 self._rules.remove()
                 return
-            for piece in reversed(self._pieces()):
+            for piece in reversed(self._pieces(trunk, uplink)):
                 piece.remove()
 
     def observe_all(self) -> dict[int, SeenGateway]:
@@ -133,20 +136,20 @@ class NatboxDoor:
     def observe(self, expected: Iterable[Gateway]) -> dict[int, SeenGateway]:
         """The VLANs of *expected*, by VID, with those of its neighbours that are there, however many there are."""
         with self._lock:
-            maps = self._maps()
-            if not maps:
+            trunk = self._find(self.path.trunk)
+            maps = self._maps_on(trunk)
+            if not maps or trunk is None:
                 return {}
             addresses: dict[int, set[ipaddress.IPv4Address]] = {}
             for gateway in expected:
                 addresses.setdefault(gateway.vid, set()).update(each.address for each in gateway.neighbours)
-            mac = self._link(self.path.trunk).mac
             found = {}
             for vid, candidates in addresses.items():
                 key = layout.make_vid_key(vid)
                 value = maps["nb_vlans"].lookup(key)
                 if value is not None:
                     near = _look_up_neighbours(maps["nb_neighbours"], vid, candidates)
-                    found[vid] = _seen(layout.read_vlan_entry(key, value), near, mac)
+                    found[vid] = _seen(layout.read_vlan_entry(key, value), near, trunk.mac)
             return found
 
     def create(self, gateway: Gateway) -> None:
@@ -234,9 +237,8 @@ class NatboxDoor:
             raise CaasError(Code.NOT_FOUND, f"link {name} does not exist", hint="ip link")
         return found
 
-    def _pieces(self) -> tuple[Piece, ...]:
+    def _pieces(self, trunk: SeenLink, uplink: SeenLink) -> tuple[Piece, ...]:
         """First the rules that drop, then the stack, then what lets packets into it."""
-        trunk, uplink = self._link(self.path.trunk), self._link(self.path.uplink)
         self._rules.numbers = (trunk.index, uplink.index)
         stack = make_pieces(self._route, trunk, uplink, memory=self._memory, tally=self._tally)
         return (self._rules, *stack, self._programs_on(trunk))
@@ -252,7 +254,9 @@ class NatboxDoor:
 
     def _maps(self) -> dict[str, BpfMap]:
         """The maps, or none where no program of ours is attached."""
-        trunk = self._find(self.path.trunk)
+        return self._maps_on(self._find(self.path.trunk))
+
+    def _maps_on(self, trunk: SeenLink | None) -> dict[str, BpfMap]:
         if trunk is None:
             return {}
         programs = self._programs_on(trunk)
