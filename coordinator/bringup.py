@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
@@ -65,7 +66,14 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         surroundings=reading.surroundings_json,
         remembered=_desired_json(compiled),
     )
-    secrets = Secrets.from_dict(json.loads(record.secrets))
+    make_steps = partial(
+        make_cluster_steps,
+        file,
+        compiled.hosts,
+        shells,
+        Secrets.from_dict(json.loads(record.secrets)),
+        nameservers={name: host.probe.nameservers for name, host in found.hosts.items()},
+    )
     return Prepared(
         file=file,
         record=record,
@@ -74,13 +82,8 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         actions=actions,
         behind=_behind(found, compiled),
         api_shell=api_shell,
-        steps=make_cluster_steps(
-            file,
-            compiled.hosts,
-            shells,
-            secrets,
-            nameservers={name: host.probe.nameservers for name, host in found.hosts.items()},
-        ),
+        steps=make_steps(),
+        make_steps=make_steps,
         clones=clones,
         first=first,
     )
@@ -156,20 +159,21 @@ async def _work(prepared: Prepared, sender: Sender, progress: Progress, phases: 
         await sender.send_all()
         phases.end("hosts")
         progress.phase = "nova"
-        ran = await run_steps(prepared.steps, progress)
+        ran = await run_steps(prepared.steps_on_hosts(), progress)
         phases.end("nova")
         return ran
     await sender.send_first()
     phases.end("hosts")
     progress.phase = "nova"
-    before = steps_before(prepared.steps, prepared.clones)
+    steps = prepared.steps_on_hosts()
+    before = steps_before(steps, prepared.clones)
     ran = await run_steps(before, progress)
     phases.end("sources")
     progress.phase = "clones"
     await sender.send_clones()
     phases.end("clones")
     progress.phase = "nova"
-    ran += await run_steps(prepared.steps, progress, done=frozenset(step.id for step in before))
+    ran += await run_steps(steps, progress, done=frozenset(step.id for step in before))
     phases.end("nova")
     return ran
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from coordinator.compiling import Compiled
@@ -12,14 +12,15 @@ from coordinator.journal import Record
 from coordinator.preflight import NATBOX, Actions
 from coordinator.steps import Step
 from coordinator.survey import Survey
-from proto.model import ClusterHost
+from proto.model import ClusterHost, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """What was found and what follows from it: nothing has been changed yet.
 
-    `clones` are those that are to be made; `first` has their hosts as they are to be before that.
+    `clones` are those that are to be made; `first` has their hosts as they are to be before that. `make_steps` makes
+    the steps anew, which have seen nothing yet.
     """
 
     file: ClusterFile
@@ -29,9 +30,17 @@ class Prepared:
     actions: Actions
     behind: tuple[str, ...]
     steps: tuple[Step, ...]
+    make_steps: Callable[[], tuple[Step, ...]]
     api_shell: AgentShell
     clones: frozenset[str] = frozenset()
     first: Mapping[str, ClusterHost] = field(default_factory=dict)
+
+    def steps_on_hosts(self) -> tuple[Step, ...]:
+        """The steps once the hosts are as desired: what was seen in a container before it was started is old."""
+        listed = [action for actions in self.actions.values() for action in actions]
+        created = {action.name for action in listed if action.verb == Verb.CREATE.value}
+        started = {action.name for action in listed if action.verb in (Verb.START.value, Verb.RESTART.value)}
+        return self.make_steps() if started - created else self.steps
 
     @property
     def host_names(self) -> tuple[str, ...]:

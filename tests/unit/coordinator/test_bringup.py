@@ -21,7 +21,7 @@ from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
-from proto.model import Datapath
+from proto.model import Container, Datapath
 from tests.support.fleet import FakeFleet
 
 HEAD = """\
@@ -285,6 +285,26 @@ async def test_restarting_a_service_that_runs_is_refused_unless_allowed(rig: Rig
     assert "--restart" in caught.value.hint
     assert len(rig.fleet.nova.programs("apply")) == before
     assert (await rig.up(other, restart=True))["steps"]
+
+
+async def test_another_density_restarts_computes_and_waits_for_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.up(TWO)
+    with pytest.raises(CaasError, match=r"host2: restart container demo\.ubuntu012 \(density high") as caught:
+        await rig.up("density: high\n" + TWO)
+    assert (caught.value.code, "--restart" in caught.value.hint) == (Code.REFUSED, True)
+
+    containers, start = rig.fleet.containers["host2"], rig.fleet.containers["host2"].start
+
+    def boot(container: Container) -> None:
+        start(container)
+        rig.fleet.inside["ubuntu012"].started.clear()  # its services take their time
+
+    monkeypatch.setattr(containers, "start", boot)
+    summary = await rig.up("density: high\n" + TWO, restart=True)
+    assert "compute/server:ubuntu012" in summary["steps"]
+    assert not [step for step in summary["steps"] if "ubuntu011" in step], summary["steps"]
+    assert [one.merge for one in containers.containers.values()] == [True]
+    assert await rig.plan("density: high\n" + TWO) == {"hosts": {}, "natbox": [], "steps": []}
 
 
 async def test_what_cannot_be_deployed_is_refused_before_any_host_is_asked(rig: Rig) -> None:
