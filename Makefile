@@ -86,7 +86,7 @@ else
 	exit $$status
 endif
 
-bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, 6 minutes); FIGURES="vlan-tcp …" for some
+bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, half an hour); FIGURES="vlan-tcp …" for some
 	@$(PYTHON) -m tests.bench $(FIGURES)
 
 clean: ## remove what was compiled and cached in this folder; images and labs stay

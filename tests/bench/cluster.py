@@ -1,4 +1,4 @@
-"""up-*, compute-memory: the demonstration's clusters in labs of the bench's own, through the command line."""
+"""up-*: the demonstration's clusters in labs of the bench's own, through the command line."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.figure import Figure, make_limited
-from tests.bench.memory import container_pss
 from tests.bench.steps import describe_up
 from tests.support.demonstration import Demonstration
 
 ONE, TWO = "examples/demo.yaml", "examples/demo-two-computes.yaml"
-CLUSTER, COMPUTE = "demo", "ubuntu012"
-#: Seconds; those of issue 2. Bytes: those of issue 3, for 64.
+#: Seconds; those of issue 2.
 LIMITS = {"up-one": 120.0, "up-second-compute": 45.0, "up-unchanged": 2.0}
-MEGABYTES = 150.0
-FIGURES = (*LIMITS, "compute-memory")
+FIGURES = tuple(LIMITS)
 ROUNDS, UNCHANGED = 2, 3
 
 
 class Rounds:
-    """What was measured so far: seconds by figure, where they went, memory."""
+    """What was measured so far: seconds by figure, and where they went."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {name: [] for name in LIMITS}
         self.told: dict[str, list[tuple[str, ...]]] = {name: [] for name in LIMITS}
-        self.megabytes: list[float] = []
-        self.processes: dict[str, int] = {}
 
     def play(self, lab: str) -> None:
         """One round, from a fresh lab to none."""
@@ -40,7 +35,6 @@ class Rounds:
             self._up(played, "up-second-compute", TWO)
             for _ in range(UNCHANGED):
                 self._up(played, "up-unchanged", TWO)
-            self._look_at_memory(played)
         finally:
             played.down()
 
@@ -51,13 +45,6 @@ class Rounds:
         self.told[figure].append(describe_up(done.stderr.decode(), done.stdout.decode()))
         unchanged = b"nothing to do" in done.stdout
         assert unchanged is (figure == "up-unchanged"), f"caas up {file}: {done.stdout.decode()}"
-
-    def _look_at_memory(self, played: Demonstration) -> None:
-        containers = played.document("status", CLUSTER, "--json")["containers"]
-        (init,) = [one["pid"] for one in containers if one["name"] == COMPUTE]
-        self.processes = container_pss(init)
-        assert any(name.startswith("nova-compute") for name in self.processes), f"no nova-compute in {COMPUTE}"
-        self.megabytes.append(sum(self.processes.values()) / 1e6)
 
     def slow(self, figure: str) -> tuple[str, ...]:
         """Where the time went in the median round."""
@@ -81,18 +68,3 @@ def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
                 source="the limit of issue 2",
                 detail=rounds.slow(name),
             )
-    if "compute-memory" in wanted:
-        yield make_limited(
-            "compute-memory",
-            rounds.megabytes,
-            unit="MB",
-            limit=MEGABYTES,
-            source="the limit of issue 3, there with 64 running",
-            detail=_describe_memory(rounds.processes),
-        )
-
-
-def _describe_memory(processes: dict[str, int]) -> tuple[str, ...]:
-    """The largest processes; a pid says nothing to anybody later."""
-    largest = sorted(processes.items(), key=lambda item: -item[1])[:5]
-    return tuple(f"{size / 1e6:6.1f} MB  {name.rpartition(' ')[0]}" for name, size in largest)
