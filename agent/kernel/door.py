@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork, Passage, Search
 from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe
+from agent.kernel.direct import open_link
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.forwarding import find_forwarding_lacks
 from agent.kernel.forwards import Forwards
@@ -345,16 +346,10 @@ class NetlinkDoor:
         return self._tunnels.local_of(route.dev) if route.encap else None
 
     def _find_dev(self, route: Route) -> SeenLink | None:
-        """The link of *route*; None where it is the host's own that the next hop is on, which then forwards."""
+        """The link of *route*; None where it is the one that the next hop is on."""
         if route.dev:
             return self._find(route.dev, route)
-        assert route.via
-        index, hop = layer3.find_way(self._connection, route.via)
-        link = links.list_links(self._connection).by_index.get(index)
-        if link is None or hop is not None or link.mark:
-            what = f"create route {route.name}: {route.via} is on no link of this host's own"
-            raise CaasError(Code.NOT_FOUND, what, hint=f"ip route get {route.via}")
-        make_gateway(link.name, netns=self._connection.netns, tally=self._tally)
+        open_link(self._connection, route)
         return None
 
     def _change_vlan(self, after: Vlan) -> None:

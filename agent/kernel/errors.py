@@ -18,6 +18,7 @@ _CODES = {
     errno.ENOENT: Code.NOT_FOUND,
     errno.ESRCH: Code.NOT_FOUND,
     errno.ENETUNREACH: Code.NOT_FOUND,
+    errno.EADDRNOTAVAIL: Code.NOT_FOUND,
     errno.EOPNOTSUPP: Code.UNSUPPORTED,
     errno.EAFNOSUPPORT: Code.UNSUPPORTED,
     errno.EPROTONOSUPPORT: Code.UNSUPPORTED,

@@ -42,7 +42,7 @@ def find_passages(connection: Netlink, search: Search) -> dict[IPv4Address, Pass
     on_link = {far: _is_on_link(connection, far, search.local) for far in search.fars}
     heard: set[_Try] = set()
     if any(search.fars.values()):
-        with kernel_errors("listen for what passes"), ExitStack() as stack:
+        with kernel_errors(f"listen at {search.local} for what passes"), ExitStack() as stack:
             sockets = run_inside(
                 connection.netns, lambda: {each: stack.enter_context(_open(each, search.local)) for each in _KINDS}
             )
