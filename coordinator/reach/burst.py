@@ -14,7 +14,7 @@ from proto.model import Finding
 
 AWAY = (Code.UNREACHABLE, Code.TIMEOUT)
 #: Seconds that every host has to make its sockets before any of them asks, and those that it listens then.
-SETTLE, LISTEN = 0.4, 1.4
+SETTLE, LISTEN = 0.4, 2.2
 
 
 class Agent(Protocol):
@@ -25,7 +25,10 @@ class Agent(Protocol):
 
 
 async def measure(cluster: str, targets: Mapping[str, Target], agents: Mapping[str, Agent]) -> dict[str, HostReport]:
-    """One burst from every host at once; takes about two seconds. A host whose agent is away is a report, too."""
+    """One burst from every host at once; takes about one second, or three where something fails.
+
+    A host whose agent is away is a report, too.
+    """
     by_host: dict[str, list[Target]] = {host: [] for host in agents}
     for target in targets.values():
         by_host[target.host].append(target)

@@ -13,7 +13,7 @@ from proto.model import ClusterHost
 
 
 async def look(cluster: str, desired: Mapping[str, ClusterHost], agents: Mapping[str, Agent]) -> tuple[Pair, ...]:
-    """Every pair of *cluster*, judged; takes about two seconds, and one more where something fails."""
+    """Every pair of *cluster*, judged; takes about a second, and three where something fails."""
     reports = await measure(cluster, targets_of(desired), agents)
     pairs = judge(reports)
     if all(pair.ok for pair in pairs):
