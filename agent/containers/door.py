@@ -19,6 +19,7 @@ from agent.containers.lacks import find_lacks
 from agent.containers.pool import Pool
 from agent.containers.record import Record, container_from_json, container_to_json, read_record, record_to_json
 from agent.containers.rootfs import Storage
+from agent.containers.seeds import Seeds
 from agent.core.doors import Lack, ObservedContainer
 from proto.errors import CaasError, Code
 from proto.model import Container
@@ -59,6 +60,7 @@ class LxcDoor:
         self._probed: dict[Path, Storage] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._locks_lock = threading.Lock()
+        self._seeds = Seeds(self._take_seed, self._drop_seed)
         self.lxcpath.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._pool = Pool(self.lxcpath, size=workers)
         self._pool.call("tidy", timeout=_CREATE_TIMEOUT)
@@ -104,10 +106,28 @@ class LxcDoor:
         )
 
     def create(self, container: Container) -> None:
-        """Make it, not started. NOT_FOUND without its image, CONFLICT where it exists, NO_ROOM on a full disk."""
-        with self._locked(container.name):
-            record, keys = record_to_json(self._make_record(container)), read_host_keys(self._authorized_keys)
-            self._pool.call("create", timeout=_CREATE_TIMEOUT, name=container.name, record=record, keys=keys)
+        """Make it, not started. NOT_FOUND without its image, CONFLICT where it exists, NO_ROOM on a full disk.
+
+        A clone gets what its source has now, less what makes that a machine of its own. Clones of one source that are
+        made at the same time are made from one look at it. NOT_FOUND without the source.
+        """
+        with self._locked(container.name), contextlib.ExitStack() as until_done:
+            record = self._make_record(container)
+            seed = until_done.enter_context(self._seeds.held(_source_of(container))) if container.clone_of else ""
+            keys, data = read_host_keys(self._authorized_keys), record_to_json(record)
+            self._pool.call("create", timeout=_CREATE_TIMEOUT, name=container.name, record=data, keys=keys, seed=seed)
+
+    def _take_seed(self, source: str, seed: str) -> None:
+        with self._locked(source):
+            seconds = self._pool.call("take_seed", timeout=_CREATE_TIMEOUT, name=source, seed=seed)
+        log.info("container %s: read for its clones, frozen for %.0f ms", source, seconds * 1000)
+
+    def _drop_seed(self, source: str, seed: str) -> None:
+        """Best effort: what stays is removed when the door is opened again."""
+        try:
+            self._pool.call("drop_seed", timeout=_CREATE_TIMEOUT, name=source, seed=seed)
+        except CaasError as exc:
+            log.warning("%s stays until the next start: %s", seed, exc)
 
     def _make_record(self, container: Container) -> Record:
         if container.clone_of:
@@ -124,7 +144,7 @@ class LxcDoor:
 
     def _clone_record(self, container: Container) -> Record:
         """A clone has the image build of its source, also where the image has been built anew since."""
-        name = make_lxc_name(container.cluster, container.clone_of)
+        name = _source_of(container)
         try:
             source = read_record(self.lxcpath / name)
         except FileNotFoundError:
@@ -187,3 +207,7 @@ class LxcDoor:
             return self.observe()
 
         return find_lacks(self.lxcpath, self.images, desired, observe, self.storage_for)
+
+
+def _source_of(container: Container) -> str:
+    return make_lxc_name(container.cluster, container.clone_of)

@@ -24,7 +24,8 @@ from agent.containers.image_builders import BUILDERS
 from agent.containers.image_clean import check_no_secrets, clean
 from agent.containers.image_declaration import ImageDeclaration, ImageFile, load_declaration, make_digest
 from agent.containers.image_sandbox import Sandbox
-from agent.containers.rootfs import ROOTFS, check_rootfs, resolve_inside
+from agent.containers.inside import resolve_inside
+from agent.containers.rootfs import ROOTFS, check_rootfs
 from agent.containers.trees import disk_usage, remove_tree
 from proto.errors import CaasError, Code
 

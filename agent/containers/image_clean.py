@@ -1,7 +1,8 @@
-"""What an image must not carry: identities, secrets, and what only takes room.
+"""What images and clones must not carry: identities, secrets, and what only takes room.
 
-`clean` removes all that is known to appear by itself. `check_no_secrets` then looks, more widely, for what is
-left: an image is the start of many clusters, and two clusters share no secret.
+`clean` removes all that is known to appear by itself in an image. `check_no_secrets` then looks, more widely, for
+what is left: an image is the start of many clusters, and two clusters share no secret. `clean_clone` makes of a
+copy of a container one that has never been started.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from proto.errors import CaasError, Code
@@ -48,8 +50,38 @@ RUBBISH = (
     "root/.bash_history",
     "etc/*-",
 )
+#: What a container that runs leaves, and its clone must not find: removed from clones, beside the identities.
+LEFTOVERS = (
+    "run/*",
+    "tmp/*",
+    "var/tmp/systemd-private-*",
+    "var/lib/dhcp/*.leases",
+    "var/lib/systemd/coredump/*",
+    # nova's own state (state_path): what it runs, its locks. DevStack has it in another place.
+    "var/lib/nova/instances/*",
+    "var/lib/nova/tmp/*",
+    "opt/stack/data/nova/compute_id",
+    "opt/stack/data/nova/instances/*",
+    "etc/caas/secrets.json",
+    "etc/systemd/system/*.wants/devstack@n-cpu*.service",
+)
+#: What lets services start with the configuration that is there (see note-start). The steps write it again; what
+#: has the same configuration everywhere need not wait for them.
+READY = "etc/caas/ready/*"
+SAME_EVERYWHERE = ("ssh",)
+#: How the source reached its network: in a clone as in the image.
+NETWORK = (
+    "etc/hosts",
+    "etc/network/interfaces",
+    "etc/network/interfaces.d/*",
+    "etc/netplan/*",
+    "etc/systemd/network/*",
+    "etc/udev/rules.d/70-persistent-net.rules",
+)
 #: Made empty: a container's own is written at its start, and systemd makes a machine-id for an empty file.
-EMPTIED = ("etc/machine-id", "etc/hostname", "etc/resolv.conf")
+EMPTIED = ("etc/machine-id", "etc/hostname")
+#: Emptied in images alone: a clone is on its source's host, and asks the same name servers.
+RESOLVER = "etc/resolv.conf"
 
 #: Any of these, left after cleaning and not empty, fails the build.
 SECRET_FILES = (
@@ -91,13 +123,66 @@ _SECRET_TEXT = re.compile(
 def clean(root: Path) -> None:
     """Remove identities, caches and logs from *root*; running it twice changes nothing more."""
     clean_identities(root)
+    _empty(root / RESOLVER)
     _remove_all(root, RUBBISH)
     _remove_dangling(root / "etc/ssl/certs")
+    _empty_logs(root)
+
+
+def _empty_logs(root: Path) -> None:
     for folder, _, files in os.walk(root / "var/log"):
         for file in files:
             path = Path(folder, file)
             if path.is_file() and not path.is_symlink():
                 os.truncate(path, 0)  # its owner and mode were the package's choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A file of an image as it can be written again; a symlink has its target as its content."""
+
+    path: str
+    content: bytes
+    symlink: bool
+    mode: int
+    owner: tuple[int, int]
+
+
+def read_originals(image_rootfs: Path) -> tuple[Original, ...]:
+    """What an image has of NETWORK."""
+    found = []
+    for path in (path for pattern in NETWORK for path in image_rootfs.glob(pattern)):
+        status, symlink = path.lstat(), path.is_symlink()
+        if symlink or path.is_file():
+            content = os.readlink(path).encode() if symlink else path.read_bytes()
+            name = str(path.relative_to(image_rootfs))
+            owner = (status.st_uid, status.st_gid)
+            found.append(
+                Original(path=name, content=content, symlink=symlink, mode=stat.S_IMODE(status.st_mode), owner=owner)
+            )
+    return tuple(found)
+
+
+def clean_clone(root: Path, originals: tuple[Original, ...]) -> None:
+    """Make *root*, a container's own root file system, that of one that never ran. Symlinks are followed.
+
+    *originals* are written back; none for an overlay's upper folder, where what is removed shows the lower's again.
+    """
+    _remove_all(root, (*LEFTOVERS, *NETWORK))
+    for path in root.glob(READY):
+        if path.name not in SAME_EVERYWHERE:
+            _remove(path)
+    clean_identities(root)
+    _empty_logs(root)
+    for original in originals:
+        path = root / original.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if original.symlink:
+            path.symlink_to(original.content.decode())
+        else:
+            path.write_bytes(original.content)
+            path.chmod(original.mode)
+        os.chown(path, *original.owner, follow_symlinks=False)
 
 
 def clean_identities(root: Path) -> None:
@@ -107,11 +192,14 @@ def clean_identities(root: Path) -> None:
     """
     _remove_all(root, IDENTITIES)
     for name in EMPTIED:
-        path = root / name
-        if path.parent.is_dir():
-            path.unlink(missing_ok=True)  # resolv.conf may be a symlink out of the root file system
-            path.touch()
-            path.chmod(0o444 if name.endswith("machine-id") else 0o644)
+        _empty(root / name)
+
+
+def _empty(path: Path) -> None:
+    if path.parent.is_dir():
+        path.unlink(missing_ok=True)  # resolv.conf may be a symlink out of the root file system
+        path.touch()
+        path.chmod(0o444 if path.name == "machine-id" else 0o644)
 
 
 def _remove_all(root: Path, patterns: tuple[str, ...]) -> None:

@@ -43,6 +43,8 @@ def find_lacks(
     new = [one for one in desired if one.name not in seen]
     idle = [one for one in desired if one.running and (one.name not in seen or not seen[one.name].pid)]
     builds, lacking = _find_images(images, [one for one in new if not one.clone_of])
+    # A clone has its source's build, which may have no declaration any more; the current one says how large it is.
+    builds = _find_images(images, [one for one in new if one.clone_of])[0] | builds
     systemd = {name for name, build in builds.items() if build.systemd}
     return (
         *missing,

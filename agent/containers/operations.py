@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.containers import density, liblxc
 from agent.containers.cgroups import Cgroups
+from agent.containers.clones import SEED, check_seed, sync_filesystem, take_seed
 from agent.containers.config import (
     CONFIG,
     HOSTS,
@@ -27,13 +28,13 @@ from agent.containers.config import (
     make_hosts,
     read_mark,
 )
+from agent.containers.freezing import Freezer
 from agent.containers.keys import has_keys, open_root, write_keys
 from agent.containers.record import Record, container_to_json, read_record, write_durably, write_record
 from agent.containers.rootfs import clone_rootfs, make_rootfs, writable_root
 from agent.containers.trees import remove_tree, unmount_below
 from proto.errors import CaasError, Code, invalid
 from proto.model import Container
-from proto.names import make_lxc_name
 
 _NEW, _GONE = ".new-", ".gone-"
 #: A monitor needs a moment to leave its cgroup after it has said that the container stopped (seconds).
@@ -58,6 +59,7 @@ class Operations:
         self.lxcpath = check_path(lxcpath)
         self.writes = 0
         self._cgroups = Cgroups(cgroup_base(lxcpath))
+        self._freezer = Freezer(lxcpath, cgroup_base(lxcpath))
         self._loaded: dict[str, tuple[tuple[int, int], Any, Record]] = {}
 
     # ---- looking
@@ -127,17 +129,20 @@ class Operations:
 
     # ---- making
 
-    def create(self, record: Record, keys: str | None, *, again: bool) -> None:
+    def create(self, record: Record, keys: str | None, *, seed: str, again: bool) -> None:
         """Make the container of *record*; nothing is left where that fails. CONFLICT where it exists.
 
-        *keys* are those its host lets in. *again*: a worker died while it did this, perhaps after it was done.
+        *keys* are those its host lets in. *seed*: what take_seed() made of its source, for a clone. *again*: a worker
+        died while it did this, perhaps after it was done.
         """
         name = record.container.name
         if self._owned(name):
             if again and read_record(self.lxcpath / name) == record:
                 return
             raise CaasError(Code.CONFLICT, f"container {name} exists already")
-        source = self._clone_source(record)
+        source = self.lxcpath / seed if seed else None
+        if source is not None:
+            check_seed(source, record)
         new = self.lxcpath / f"{_NEW}{name}"
         self.lxcpath.mkdir(mode=0o711, parents=True, exist_ok=True)
         remove_tree(new)  # left by a worker that was killed
@@ -169,6 +174,8 @@ class Operations:
         self._check_loadable(new, record)
         text = make_config(record, self.lxcpath / container.name, apparmor=has_apparmor())
         (new / CONFIG).write_text(text)
+        if source is not None:
+            sync_filesystem(new)
         write_record(new, record)
         self.writes += 5
 
@@ -182,24 +189,23 @@ class Operations:
         liblxc.remove_lock(new.name, self.lxcpath)
         liblxc.check_startable(read_back, record, new)
 
-    def _clone_source(self, record: Record) -> Path | None:
-        container = record.container
-        if not container.clone_of:
-            return None
-        name = make_lxc_name(container.cluster, container.clone_of)
-        if not self._owned(name):
-            raise CaasError(Code.NOT_FOUND, f"container {container.name}: there is no container {name} to clone here")
-        lxc, source = self._load_cached(name)
-        if (source.digest, source.storage) != (record.digest, record.storage):
-            raise CaasError(
-                Code.CONFLICT,
-                f"container {container.name}: {name} was made from {source.container.image} {source.digest} "
-                f"({source.storage.value}), not {container.image} {record.digest} ({record.storage.value})",
-                hint="clone a container of the same image build",
-            )
-        if int(lxc.init_pid) > 0:
-            raise CaasError(Code.REFUSED, f"container {container.name}: {name} runs; only a stopped one is cloned")
-        return self.lxcpath / name
+    def take_seed(self, name: str, seed: str) -> float:
+        """Make *seed*, a folder in the lxcpath, from container *name*; returns for how many seconds that was frozen."""
+        place, path = self._existing(name), self.lxcpath / seed
+        lxc, record = self._load_cached(name)
+        remove_tree(path)  # left by a worker that was killed
+        self.writes += 1
+        try:
+            return take_seed(place, path, record, self._freezer if int(lxc.init_pid) > 0 else None)
+        except BaseException:
+            remove_tree(path)
+            raise
+
+    def drop_seed(self, name: str, seed: str) -> None:
+        """Remove *seed*, and thaw container *name* if a worker was killed while it took that."""
+        self.writes += self._freezer.thaw_left(name)
+        remove_tree(self.lxcpath / seed)
+        self.writes += 1
 
     # ---- changing
 
@@ -301,8 +307,10 @@ class Operations:
         self.writes += unmount_below(self.lxcpath / name)
 
     def tidy(self) -> None:
-        """Remove what creates and deletes that were cut off have left. Call it while nothing else runs."""
-        for prefix in (_NEW, _GONE, ".probe-"):
+        """Remove what calls that were cut off have left, and thaw what they froze. Call it while nothing else runs."""
+        for name in self._freezer.left():
+            self.writes += self._freezer.thaw_left(name)
+        for prefix in (_NEW, _GONE, SEED, ".probe-"):
             for path in self.lxcpath.glob(f"{prefix}*"):
                 remove_tree(path)
                 self.writes += 1

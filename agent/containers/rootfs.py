@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from agent.containers.image_clean import clean_identities
+from agent.containers.children import die_with_parent
+from agent.containers.inside import resolve_inside, work_inside
 from proto.errors import CaasError, Code
 
 #: What liblxc starts when nothing else is said (lxc.init.cmd in lxc.container.conf(5)).
@@ -53,30 +54,6 @@ def check_rootfs(rootfs: Path, *, owner: str, hint: str) -> None:
         raise CaasError(Code.NOT_FOUND, f"{owner}: {rootfs} is not a root file system", hint=hint)
     if resolve_inside(rootfs, INIT) is None:
         raise CaasError(Code.NOT_FOUND, f"{owner}: {rootfs} has no /{INIT}: not a root file system", hint=hint)
-
-
-def resolve_inside(root: Path, path: str) -> Path | None:
-    """*path* in *root*, its symlinks followed as a process chrooted there would; None where it leads nowhere."""
-    todo = [part for part in path.split("/") if part][::-1]
-    done: list[str] = []
-    for _ in range(256):
-        if not todo:
-            found = root.joinpath(*done)
-            return found if found.exists() else None
-        part = todo.pop()
-        if part == ".":
-            continue
-        if part == "..":
-            done = done[:-1]
-            continue
-        here = root.joinpath(*done, part)
-        if here.is_symlink():
-            target = str(here.readlink())
-            done = [] if target.startswith("/") else done
-            todo.extend(piece for piece in target.split("/")[::-1] if piece)
-        else:
-            done.append(part)
-    return None  # a loop of symlinks
 
 
 def probe_storage(state: Path, image_rootfs: Path) -> Storage:
@@ -138,20 +115,25 @@ def make_rootfs(place: Path, storage: Storage, image_rootfs: Path, *, hostname: 
     write_hostname(place, storage, image_rootfs, hostname)
 
 
-def clone_rootfs(place: Path, storage: Storage, source: Path, image_rootfs: Path, *, hostname: str) -> None:
-    """Make the root file system in *place* from that of the stopped container in *source*, less its identities.
-
-    Machine id, SSH host keys, nova's compute id and the like (image_clean) are not taken over.
-    """
+def copy_rootfs(source: Path, place: Path, storage: Storage) -> None:
+    """Make in *place* the root file system that is in *source*; nothing may write to that meanwhile."""
     if storage is Storage.OVERLAY:
         (place / DELTA).mkdir()
-        _copy(source / UPPER, place / UPPER)
+        # Said again, a failure to keep an attribute is an error: without trusted.overlay.opaque, what was removed
+        # would be there again.
+        _copy(source / UPPER, place / UPPER, "--preserve=xattr")
     elif storage is Storage.BTRFS:
         _run(["btrfs", "subvolume", "snapshot", str(source / ROOTFS), str(place / ROOTFS)])
     else:
         _copy(source / ROOTFS, place / ROOTFS)
-    clean_identities(writable_root(place, storage))
-    write_hostname(place, storage, image_rootfs, hostname)
+
+
+def clone_rootfs(place: Path, storage: Storage, seed: Path, image_rootfs: Path, *, hostname: str) -> None:
+    """Make the root file system of a clone in *place* from *seed* (clones.take_seed)."""
+    copy_rootfs(seed, place, storage)
+    root = writable_root(place, storage)
+    _make_etc(root, image_rootfs)
+    work_inside(root, lambda: _write_hostname(Path("/etc"), hostname), owner=f"container {place.name}: /etc/hostname")
 
 
 def writable_root(place: Path, storage: Storage) -> Path:
@@ -162,10 +144,18 @@ def writable_root(place: Path, storage: Storage) -> Path:
 def write_hostname(place: Path, storage: Storage, image_rootfs: Path, hostname: str) -> None:
     """systemd takes its host name from /etc/hostname even where liblxc set another: RabbitMQ then hangs (facts.md)."""
     root = writable_root(place, storage)
+    _make_etc(root, image_rootfs)
+    _write_hostname(root / "etc", hostname)
+
+
+def _make_etc(root: Path, image_rootfs: Path) -> None:
     etc = root / "etc"
-    if not etc.exists():
+    if not os.path.lexists(etc):
         etc.mkdir()
         _copy_attributes(image_rootfs / "etc", etc)
+
+
+def _write_hostname(etc: Path, hostname: str) -> None:
     path = etc / "hostname"
     path.unlink(missing_ok=True)
     path.write_text(f"{hostname}\n")
@@ -179,13 +169,13 @@ def _copy_attributes(source: Path, target: Path) -> None:
     target.chmod(status.st_mode & 0o7777)
 
 
-def _copy(source: Path, target: Path) -> None:
-    # --archive keeps owners, links, device nodes (whiteouts) and xattrs (trusted.overlay.*).
-    _run(["cp", "--archive", "--reflink=auto", "--no-target-directory", str(source), str(target)])
+def _copy(source: Path, target: Path, *options: str) -> None:
+    # --archive keeps owners, times, hard links, sockets, device nodes (whiteouts), and attributes where it can.
+    _run(["cp", "--archive", "--reflink=auto", *options, "--no-target-directory", str(source), str(target)])
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=die_with_parent)
     if done.returncode != 0:
         code = Code.NO_ROOM if "No space left" in done.stderr else Code.FAILED
         raise CaasError(code, f"{' '.join(argv)}: {done.stderr.strip()[-400:]}")

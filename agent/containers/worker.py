@@ -31,8 +31,10 @@ def make_handlers(operations: Operations) -> dict[str, Callable[[Request], Any]]
     return {
         "observe": lambda request: operations.observe(request["keys"]),
         "create": lambda request: operations.create(
-            record_from_json(request["record"]), request["keys"], again=request["again"]
+            record_from_json(request["record"]), request["keys"], seed=request["seed"], again=request["again"]
         ),
+        "take_seed": lambda request: operations.take_seed(request["name"], request["seed"]),
+        "drop_seed": lambda request: operations.drop_seed(request["name"], request["seed"]),
         "change": lambda request: operations.change(container_from_json(request["container"]), request["keys"]),
         "delete": lambda request: operations.delete(request["name"]),
         "start": lambda request: operations.start(request["name"]),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
+from agent.core.clones import source_name
 from agent.core.doors import ContainerDoor, KernelDoor, NetworkThing, ObservedNetwork
 from agent.core.plan import make_plan, scope
 from proto.errors import CaasError, Code
@@ -71,14 +71,27 @@ def apply(
 
 
 def _batches(plan: Plan) -> Iterator[tuple[Action, ...]]:
-    """Runs of actions that may go at once: the same verb on containers; everything else one by one."""
+    """Runs of actions that may go at once: the same verb on containers, no clone with its source; else one by one."""
+    batch: list[Action] = []
+    names: set[str] = set()
+    for action in plan:
+        if batch and not (_is_alike(batch[0], action) and _source_of(action) not in names):
+            yield tuple(batch)
+            batch, names = [], set()
+        batch.append(action)
+        names.add(action.name)
+    if batch:
+        yield tuple(batch)
 
-    def key(numbered: tuple[int, Action]) -> tuple[object, ...]:
-        index, action = numbered
-        return ("container", action.verb) if action.kind == Container.kind else ("single", index)
 
-    for _, group in itertools.groupby(enumerate(plan), key=key):
-        yield tuple(action for _, action in group)
+def _is_alike(first: Action, action: Action) -> bool:
+    return first.kind == action.kind == Container.kind and first.verb is action.verb
+
+
+def _source_of(action: Action) -> str:
+    """What must have been made before *action*, or ""."""
+    thing = action.after
+    return source_name(thing) if action.verb is Verb.CREATE and isinstance(thing, Container) else ""
 
 
 def _perform_batch(

@@ -179,7 +179,11 @@ class ContainerDoor(Protocol):
         """Every container that carries our mark."""
 
     def create(self, container: Container) -> None:
-        """Make its root file system and configuration; does not start it. Refuses an image without a rootfs."""
+        """Make its root file system and configuration; does not start it. Refuses an image without a rootfs.
+
+        A clone (clone_of) begins as what its source is at this moment, less the source's identity; the source may
+        run, and goes on.
+        """
 
     def change(self, before: Container, after: Container) -> None:
         """Change what can be changed while it runs: hosts, roles, SSH keys. INVALID for anything else."""

@@ -1,8 +1,8 @@
 """The difference between desired and observed, as an ordered plan. Pure: no clock, no log, no kernel.
 
 Order: stop and delete containers; delete what they used, from the top down; create links from the bottom up,
-addresses, routes, rules, translation; create and start containers. Names freed by a deletion are free for a
-creation.
+addresses, routes, rules, translation; create containers, clones after what they are made from; start them. Names
+freed by a deletion are free for a creation.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
+from agent.core.clones import clone_depths
 from agent.core.doors import ForeignLink
 from proto.errors import CaasError, Code
 from proto.marks import HOST
@@ -40,7 +41,7 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
     """What makes *observed* into *desired*. Empty exactly where nothing is to be done.
 
     Raises NOT_OWNED where a link without our mark has the name of one of ours, NOT_FOUND for a missing parent,
-    REFUSED where a container would have to be moved or renumbered.
+    REFUSED where a container would have to be moved or renumbered; what clone_depths raises.
     """
     wanted, seen = _by_identity(desired), _by_identity(observed)
     deletions: list[Action] = []
@@ -60,7 +61,9 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
                 creations.append(Action(verb=Verb.CREATE, before=None, after=thing, why=why))
             else:
                 creations.append(Action(verb=Verb.CHANGE, before=before, after=thing, why=_difference(before, thing)))
-    plan = (*sorted(deletions, key=_deletion_rank), *sorted(creations, key=_creation_rank))
+    depths = clone_depths(*_split_containers(wanted, seen))
+    creations.sort(key=lambda action: (*_creation_rank(action), depths.get(action.name, 0)))
+    plan = (*sorted(deletions, key=_deletion_rank), *creations)
     _check_names(plan, foreign)
     _check_parents(plan, desired, foreign)
     return plan
@@ -127,8 +130,24 @@ def _identity(thing: Thing) -> tuple[str, str]:
     return ("link" if isinstance(thing, Bridge | Vlan | Ipip | Vxlan) else thing.kind, thing.name)
 
 
+def _split_containers(
+    wanted: Mapping[tuple[str, str], Thing], seen: Mapping[tuple[str, str], Thing]
+) -> tuple[dict[str, Container], dict[str, Container]]:
+    """The containers that are wanted, by name: those to be made, and those that are there, as they are."""
+    creating, standing = {}, {}
+    for identity, thing in wanted.items():
+        if isinstance(thing, Container):
+            before = seen.get(identity)
+            if isinstance(before, Container):
+                standing[thing.name] = before
+            else:
+                creating[thing.name] = thing
+    return creating, standing
+
+
 def _creation(thing: Thing, why: str) -> list[Action]:
     if isinstance(thing, Container):
+        why = f"{why}; cloned from {thing.clone_of}" if thing.clone_of else why
         stopped = replace(thing, running=False)
         actions = [Action(verb=Verb.CREATE, before=None, after=stopped, why=why)]
         if thing.running:

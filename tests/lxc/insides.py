@@ -41,7 +41,8 @@ class DoorShell:
     async def booted(self) -> None:
         """Wait until systemd has done what it does at boot, without a unit that failed."""
         end = time.monotonic() + BOOT_DEADLINE
-        while (said := await self.read("systemctl is-system-running", check=False)) in ("", "starting", "initializing"):
+        early = ("", "offline", "initializing", "starting")
+        while (said := await self.read("systemctl is-system-running", check=False)) in early:
             assert time.monotonic() < end, f"{self.container}: after {BOOT_DEADLINE} s: {said}"
             await asyncio.sleep(0.05)
         assert said == "running", await self.read("systemctl --failed --no-legend --plain")

@@ -46,6 +46,12 @@ def test_one_container(
     finally:
         commands.close()
     assert (done.status, done.stdout) == (3, b"c1\n")
+    inside(seen.pid, "touch", "/root/file")
+    clone = container(2, clone_of="c1")
+    door.create(clone)  # while its source runs: what freezes that differs from version to version
+    assert (door.lxcpath / clone.name / "delta/upper/root/file").exists()
+    assert inside(seen.pid, "hostname") == "c1\n", "it stays frozen"
+    door.delete(clone)
     door.stop(one)
     assert is_gone(seen.pid)
     assert pid_of(door, one) == 0

@@ -87,3 +87,48 @@ async def test_lacks_of_inotify_are_counted(
     assert "memory" in lacks
     assert "disk" in lacks
     assert door.lacks([container(image="test-systemd")]) == ()
+
+
+WORKER = """[Unit]
+ConditionPathExists=/etc/caas/ready/nova-compute
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.mark.slow
+async def test_a_clone_of_a_running_one_boots_as_a_machine_of_its_own(
+    booted: tuple[LxcDoor, ExecDoor, Container], container: Callable[..., Container]
+) -> None:
+    """And a service that the source has configured does not start in it before it is configured there, too."""
+    door, commands, source = booted
+    clone = container(2, image="test-systemd", clone_of="c1")
+
+    async def say(name: str, script: str, stdin: bytes = b"") -> str:
+        done = await commands.run(name, ["sh", "-ec", script], stdin=stdin)
+        assert done.status == 0, done.stderr
+        return done.stdout.decode()
+
+    assert await state_of(commands, source.name) == "running"
+    unit = "/etc/systemd/system/worker.service"
+    install = (
+        f"cat > {unit}; mkdir -p /etc/caas/ready; touch /etc/caas/ready/nova-compute; systemctl enable --now worker"
+    )
+    await say(source.name, install, WORKER.encode())
+    who = "cat /etc/machine-id; cat /proc/sys/kernel/random/boot_id; systemctl is-active worker || :"
+    before = (await say(source.name, who)).split()
+    await asyncio.to_thread(door.create, clone)
+    await asyncio.to_thread(door.start, clone)
+    assert await state_of(commands, clone.name) == "running"
+    assert (await say(source.name, who)).split() == before
+    machine, _, worker = (await say(clone.name, who)).split()
+    assert len(machine) == 32
+    assert machine != before[0]
+    assert (before[2], worker) == ("active", "inactive")
+    assert await say(clone.name, "hostname; hostnamectl --static") == "c2\nc2\n"
+    assert before[0] not in await say(clone.name, "ls /var/log/journal /run/log/journal 2>/dev/null || :")
+    assert await say(
+        clone.name, "touch /etc/caas/ready/nova-compute; systemctl start worker; systemctl is-active worker"
+    )

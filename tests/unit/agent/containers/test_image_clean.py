@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.containers.image_clean import check_no_secrets, clean, clean_identities, find_secrets
+from agent.containers.image_clean import check_no_secrets, clean, clean_clone, find_secrets, read_originals
 from proto.errors import CaasError, Code
 
 CLEANED = {
@@ -67,11 +67,51 @@ def test_clean_does_not_follow_a_link_out(tmp_path: Path) -> None:
     assert not (root / "etc/resolv.conf").is_symlink()
 
 
-def test_a_clone_loses_identities_only(tmp_path: Path) -> None:
-    fill(tmp_path, {**CLEANED, **RUBBISH})
-    clean_identities(tmp_path)
-    assert not [name for name in CLEANED if (tmp_path / name).exists() and (tmp_path / name).stat().st_size]
-    assert all((tmp_path / name).exists() for name in RUBBISH)
+LEFT_OVER = {
+    "run/app.pid": "7",
+    "tmp/x": "x",
+    "var/lib/nova/instances/8d5f/disk": "x",
+    "opt/stack/data/nova/compute_id": "id",
+    "etc/caas/ready/nova-compute": "/etc/nova/caas-compute.conf",
+    "etc/caas/secrets.json": "{}",
+    "etc/systemd/system/multi-user.target.wants/devstack@n-cpu.service": "unit",
+    "etc/network/interfaces": "iface eth0 inet static",
+    "etc/hosts": "192.0.2.1 c1",
+}
+KEPT = {
+    "etc/nova/nova.conf": "x",
+    "etc/caas/note": "x",
+    "etc/caas/ready/ssh": "",
+    "root/.ssh/authorized_keys": "key",
+    "var/lib/apt/lists/deb_InRelease": "x",
+    "var/lib/nova/CA/ca.pem": "x",
+    "etc/systemd/system/multi-user.target.wants/devstack@etcd.service": "unit",
+}
+
+
+def test_a_clone_is_what_never_ran(tmp_path: Path) -> None:
+    fill(tmp_path, {**CLEANED, **LEFT_OVER, **KEPT, "var/log/nova/nova-compute.log": "line"})
+    clean_clone(tmp_path, ())
+    names = {**CLEANED, **LEFT_OVER}.keys() - {"etc/resolv.conf"}
+    assert not [name for name in names if (tmp_path / name).exists() and (tmp_path / name).stat().st_size]
+    assert {name: (tmp_path / name).read_text() for name in KEPT} == KEPT
+    assert (tmp_path / "var/log/nova/nova-compute.log").read_text() == "", "its owner is its service's matter"
+    assert (tmp_path / "var/lib/nova/instances").is_dir()
+    assert (tmp_path / "etc/resolv.conf").read_text() == CLEANED["etc/resolv.conf"]
+
+
+def test_a_clone_has_its_network_from_the_image(tmp_path: Path) -> None:
+    image, clone = tmp_path / "image", tmp_path / "clone"
+    fill(image, {"etc/network/interfaces": "auto lo", "etc/hosts": ""})
+    (image / "etc/systemd/network").mkdir(parents=True)
+    (image / "etc/systemd/network/99-default.link").symlink_to("/dev/null")
+    (image / "etc/network/interfaces").chmod(0o600)
+    fill(clone, {"etc/network/interfaces": "iface eth0", "etc/netplan/a.yaml": "x"})
+    clean_clone(clone, read_originals(image))
+    assert (clone / "etc/network/interfaces").read_text() == "auto lo"
+    assert (clone / "etc/network/interfaces").stat().st_mode & 0o777 == 0o600
+    assert str((clone / "etc/systemd/network/99-default.link").readlink()) == "/dev/null"
+    assert not (clone / "etc/netplan/a.yaml").exists()
 
 
 @pytest.mark.parametrize(

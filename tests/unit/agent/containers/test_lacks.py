@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,17 @@ def test_disk(machine: Machine) -> None:
     assert lack.what.startswith("disk: 1,686 MiB needed")
     machine.running = (ObservedContainer(container=box(), pid=7, memory_bytes=1),)
     assert machine.lacks(box()) == ()
+
+
+def test_a_clone_counts_as_what_it_is_cloned_from(machine: Machine) -> None:
+    """Its image needs no declaration and no build of its own."""
+    machine.running = (ObservedContainer(container=box("c1", "compute"), pid=7, memory_bytes=1),)
+    clones = [replace(box(f"c{number}", "compute"), clone_of="c1") for number in range(2, 9)]
+    assert machine.lacks(box("c1", "compute"), *clones) == ()
+    machine.memory = machine.free = GIB
+    assert [lack.what.split(":")[0] for lack in machine.lacks(*clones)] == ["disk", "memory"]
+    unknown = replace(clones[0], image="nonesuch")
+    assert not [lack for lack in machine.lacks(unknown) if "nonesuch" in lack.what]
 
 
 def test_inotify(machine: Machine) -> None:

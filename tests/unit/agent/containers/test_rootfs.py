@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from agent.containers.config import expected_rootfs
+from agent.containers.inside import resolve_inside
 from agent.containers.liblxc import check_startable, last_reasons
 from agent.containers.record import Record
-from agent.containers.rootfs import Storage, check_rootfs, resolve_inside
+from agent.containers.rootfs import Storage, check_rootfs
 from proto.errors import CaasError, Code
 from tests.unit.agent.containers.things import make_record
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from agent.core.apply import apply
 from proto.errors import CaasError, Code
-from proto.model import HostState, Plan
+from proto.model import Container, HostState, Plan
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.things import TRUNK, make_container, make_state
 
@@ -95,3 +98,20 @@ def test_another_clusters_objects_are_not_touched() -> None:
     run(kernel, containers, HostState())
     assert set(containers.containers) == {"blue.other"}
     assert set(kernel.things) == {("bridge", "lxcbr200"), ("vlan", "eth1.200")}
+
+
+def test_a_clone_is_made_when_its_source_is_and_not_before() -> None:
+    made: list[str] = []
+
+    class Slow(FakeContainers):
+        def create(self, container: Container) -> None:
+            assert not container.clone_of or f"demo.{container.clone_of}" in self.containers, "before its source"
+            time.sleep(0 if container.clone_of else 0.05)
+            super().create(container)
+            made.append(container.hostname)
+
+    source = make_container("c1", number=1)
+    clones = [replace(make_container(f"c{number}", number=number), clone_of="c1") for number in range(2, 12)]
+    run(FakeKernel(foreign=[TRUNK]), Slow(), make_state(*clones, source))
+    assert made[0] == "c1"
+    assert len(made) == 11

@@ -14,7 +14,7 @@ from agent.core.doors import ForeignLink
 from agent.core.plan import make_plan, scope
 from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import HostState, Plan, Route, Verb, Vxlan
+from proto.model import Container, HostState, Plan, Route, Verb, Vxlan
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_tunnelled, make_vlan
 
@@ -127,6 +127,54 @@ def test_density_is_decided_at_the_start(merge: bool, running: bool, verb: str) 
 def test_the_image_of_a_container_was_decided_when_it_was_made() -> None:
     before = make_container()
     assert make_plan(make_state(replace(before, image="newer")), make_state(before), FOREIGN) == ()
+
+
+def clone(number: int, source: str) -> Container:
+    return replace(make_container(f"c{number}", number=number), clone_of=source)
+
+
+def test_clones_are_made_after_what_they_are_made_from_and_all_start_together() -> None:
+    wanted = make_state(clone(3, "c2"), clone(2, "c1"), make_container("c1", number=1), clone(4, "c1"))
+    plan = make_plan(wanted, make_state(), FOREIGN)
+    assert lines(plan)[:4] == [f"create container demo.c{number}" for number in (1, 2, 4, 3)]
+    assert {line.split()[0] for line in lines(plan)[4:]} == {"start"}
+    assert plan[1].why == "missing; cloned from c1"
+
+
+def test_a_clone_of_what_is_there() -> None:
+    source = make_container("c1", number=1)
+    plan = make_plan(make_state(source, clone(2, "c1")), make_state(source), FOREIGN)
+    assert lines(plan) == ["create container demo.c2", "start container demo.c2"]
+
+
+def test_a_clone_of_nothing_on_this_host_is_an_error_before_anything() -> None:
+    for seen in (make_state(), make_state(make_container("c1", number=1))):  # there, and to be removed
+        with pytest.raises(CaasError, match=r"demo\.c2: there is no demo\.c1 on this host") as caught:
+            make_plan(make_state(clone(2, "c1")), seen, FOREIGN)
+        assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_clone_of_another_image_is_an_error_before_anything() -> None:
+    source = replace(make_container("c1", number=1), image="other")
+    for seen in (make_state(), make_state(source)):
+        with pytest.raises(CaasError, match=r"demo\.c1, to be cloned, has other") as caught:
+            make_plan(make_state(source, clone(2, "c1")), seen, FOREIGN)
+        assert caught.value.code is Code.CONFLICT
+
+
+@pytest.mark.parametrize("circle", [(1,), (1, 2), (1, 2, 3)])
+def test_clones_of_each_other_are_refused(circle: tuple[int, ...]) -> None:
+    following = dict(zip(circle, (*circle[1:], circle[0]), strict=True))
+    wanted = make_state(clone(9, "c1"), *(clone(number, f"c{after}") for number, after in following.items()))
+    with pytest.raises(CaasError, match=r"demo\.c1") as caught:
+        make_plan(wanted, make_state(), FOREIGN)
+    assert caught.value.code is Code.INVALID
+
+
+def test_what_a_container_was_cloned_from_does_not_matter_any_more() -> None:
+    before = clone(2, "c1")
+    assert make_plan(make_state(before), make_state(before), FOREIGN) == ()
+    assert make_plan(make_state(replace(before, clone_of="")), make_state(before), FOREIGN) == ()
 
 
 def test_a_stopped_container_is_started_and_a_changed_one_changed_first() -> None:
