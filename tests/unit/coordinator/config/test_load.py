@@ -166,3 +166,18 @@ def test_density(density: str) -> None:
 def test_a_density_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="density: unknown density 'highest'"):
         load_bytes(f"{MINIMAL}density: highest\n".encode(), file="m.yaml")
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("true", True), ("True", True), ("false", False)])
+def test_ssh_is_said_for_each_container(text: str, wanted: bool) -> None:
+    demo = (ROOT / "examples/demo.yaml").read_text()
+    (spec,) = load_bytes(demo.replace("roles: [", f"ssh: {text}, roles: [").encode(), file="x").containers.values()
+    assert spec.ssh is wanted
+
+
+@pytest.mark.parametrize("text", ["yes", "'true'", "1", "[]"])
+def test_ssh_that_is_neither_true_nor_false_is_refused(text: str) -> None:
+    demo = (ROOT / "examples/demo.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"containers\.ubuntu011\.ssh") as caught:
+        load_bytes(demo.replace("roles: [", f"ssh: {text}, roles: [").encode(), file="x")
+    assert "true or false is needed" in caught.value.hint
