@@ -16,30 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CAAS = (sys.executable, "-m", "coordinator.cli.main")
 
 
-class Demonstration:
-    """A lab under a name of its own, played once; `before` is the machine as it was."""
+class LabUser:
+    """Somebody with a lab of their own, *lab*, at the command line."""
 
     def __init__(self, lab: str) -> None:
         self.lab = lab
         self.environment = {**os.environ, "CAAS_LAB": lab}
         self.environment.pop("CAAS_COORDINATOR", None)
-        self.before: Fingerprint = take()
-        self.output = ""
-
-    def play(self) -> None:
-        """From nothing to two computes. AssertionError with its last lines where it does not end well."""
-        done = subprocess.run(
-            [sys.executable, "-m", "coordinator.lab.demo", self.lab],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        self.output = done.stdout
-        print(self.output)
-        assert done.returncode == 0, "\n".join(self.output.splitlines()[-40:])
 
     def caas(self, *words: str, status: int | None = 0, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run `caas WORDS`; with *status* it must end with that."""
@@ -70,3 +53,27 @@ class Demonstration:
     def down(self) -> None:
         """Everything of the lab, gone."""
         self.caas("lab", "down", "--name", self.lab)
+
+
+class Demonstration(LabUser):
+    """The demonstration in a lab under a name of its own, played once; `before` is the machine as it was."""
+
+    def __init__(self, lab: str) -> None:
+        super().__init__(lab)
+        self.before: Fingerprint = take()
+        self.output = ""
+
+    def play(self) -> None:
+        """From nothing to two computes. AssertionError with its last lines where it does not end well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "coordinator.lab.demo", self.lab],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        self.output = done.stdout
+        print(self.output)
+        assert done.returncode == 0, "\n".join(self.output.splitlines()[-40:])
