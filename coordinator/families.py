@@ -10,6 +10,7 @@ from coordinator.keepsake import KeepSecrets
 from coordinator.known import keeper_of, site_of
 from coordinator.nova import Look, Secrets, make_ssh_steps, make_steps
 from coordinator.steps import Shell, Step
+from coordinator.unique import make_unique_step
 from proto.model import ClusterHost
 
 
@@ -29,9 +30,14 @@ def make_cluster_steps(
     addresses = {one.hostname: one.nic.address.ip for host in hosts.values() for one in host.state.containers}
     site = site_of(file, dict(hosts))
     with_ssh = {name: addresses[name] for name, spec in file.containers.items() if spec.ssh}
-    return (
+    steps: tuple[Step, ...] = (
         KeepSecrets(shells[keeper_of(file)], secrets),
         *make_ssh_steps(looks, with_ssh, secrets),
         *(make_steps(site, shells, secrets, looks=looks) if site else ()),
         *make_devstack_steps(file, shells, addresses, nameservers),
     )
+    if not any(spec.clone_of for spec in file.containers.values()):
+        return steps
+    # What is looked at is there once everything is installed; servers may boot meanwhile.
+    installed = [step.id for step in steps if not step.id.startswith("verify/")]
+    return (*steps, make_unique_step(shells, needs=installed))

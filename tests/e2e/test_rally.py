@@ -69,14 +69,6 @@ def ping(user: LabUser, container: str, address: str, *options: str, ok: bool = 
     assert (done.returncode == 0) == ok, f"{container} to {address} {options}: {done.stdout.decode()}"
 
 
-def port_of(user: LabUser, host: str, container: str) -> str:
-    """The host's end of a container's cable: the link that is marked as its."""
-    enter = ["nsenter", f"--net=/run/netns/{user.namespace(host)}", "ip", "-json", "link"]
-    links = json.loads(subprocess.run(enter, capture_output=True, check=True).stdout)
-    (name,) = (link["ifname"] for link in links if link.get("ifalias") == f"caas:{CLUSTER}:{container}")
-    return str(name)
-
-
 def test_nova_lists_every_compute_and_booted_a_server_on_each(user: LabUser) -> None:
     services = user.openstack(CLUSTER, "compute", "service", "list", "--service", "nova-compute")
     assert {(entry["Host"], entry["State"]) for entry in services} == {(name, "up") for name in COMPUTES}
@@ -115,17 +107,13 @@ def test_clones_share_nothing_that_must_be_their_own(user: LabUser) -> None:
 
 
 def test_between_blocks_packets_are_in_tunnels_and_keep_their_source(user: LabUser) -> None:
-    far = "10.100.2.2"
-    with (
-        Tap(user.namespace("router"), "control") as wire,
-        Tap(user.namespace("computes-2"), port_of(user, "computes-2", SOURCES[1])) as inside,
-    ):
+    own, far = ADDRESSES[CONTROLLER], ADDRESSES[SOURCES[1]]
+    with Tap(user.namespace("router"), "control") as near_wire, Tap(user.namespace("router"), "computes") as far_wire:
         ping(user, CONTROLLER, far)
-        seen, arrived = wire.drain(), inside.drain()
-    tunnelled = [frame for frame in seen if inner(frame) == ("10.0.3.2", far)]
-    assert len(tunnelled) == 2
-    assert {outer(frame) for frame in tunnelled} == {(CONTROL, COMPUTES_2)}
-    assert len([frame for frame in arrived if inner(frame) == ("10.0.3.2", far)]) == 2
+        asked = [frame for frame in near_wire.drain() if inner(frame) == (own, far)]
+        answered = [frame for frame in far_wire.drain() if inner(frame) == (far, own)]
+    assert [outer(frame) for frame in asked] == [(CONTROL, COMPUTES_2)] * 2
+    assert [outer(frame) for frame in answered] == [(COMPUTES_2, CONTROL)] * 2, "whom the container saw, it answered"
 
 
 def test_the_mtu_is_what_the_tunnel_leaves(user: LabUser) -> None:

@@ -79,6 +79,8 @@ async def _answer(container: FakeContainer, kept: dict[str, bytes], argv: Sequen
             return Completed(status=0, stdout=kept[key], stderr=b"")
         case "sha256sum" | "cat":
             return Completed(status=1, stdout=b"", stderr=b"no such file")
+        case "sh" if argv[1] == "-s":  # coordinator.unique
+            return Completed(status=0, stdout=f"machine-id={container.container}\n".encode(), stderr=b"")
         case "sh":
             kept[key] = stdin
             return Completed(status=0, stdout=b"", stderr=b"")
