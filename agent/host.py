@@ -61,7 +61,7 @@ class Host:
 
     def taken(self, cluster: str, network: ObservedNetwork) -> Taken:
         """What *cluster* must keep away from here."""
-        return find_taken(network.foreign, self._others(cluster))
+        return find_taken(network.foreign, self._others(cluster), tuple(self.kernel.taken_ports()))
 
     def plan(self, desired: ClusterHost) -> Plan:
         """What Apply would do; changes nothing."""
