@@ -50,7 +50,13 @@ class Survey:
             {
                 name: [container_from_wire(seen.container) for seen in found.seen.containers]
                 for name, found in self.hosts.items()
-            }
+            },
+            ports={
+                forward.mark.object: forward.port
+                for found in self.hosts.values()
+                for forward in found.seen.network.forwards
+                if forward.mark.cluster == self.cluster
+            },
         )
 
     def generation(self) -> int:

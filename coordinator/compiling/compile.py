@@ -76,6 +76,7 @@ def compile_cluster(
     work = _Work(
         file=file,
         facts=facts,
+        remembered=remembered,
         addresses=allocate_addresses(file, remembered, report),
         macs=allocate_macs(file, remembered),
         mtus=choose_mtus(file, facts, remembered, report) | overlay.choose_mtus(remembered, report),
@@ -111,6 +112,7 @@ class _Work:
 
     file: ClusterFile
     facts: Facts | None
+    remembered: Remembered
     addresses: Mapping[str, IPv4Address]
     macs: Mapping[str, str]
     mtus: Mapping[str, int]
@@ -177,7 +179,7 @@ class _Work:
             if isinstance(network, VlanNetwork) and containers[name].nic.bridge not in links[spec.host]:
                 for link in self._links(network, spec.host):
                     links[spec.host][link.name] = link
-        forwards = make_forwards(self.file, self.facts, self.ends, self.addresses)
+        forwards = make_forwards(self.file, self.facts, self.remembered, self.ends, self.addresses)
         routed = {name: self.overlay.state(name, self.mtus) for name in self.file.hosts}
         return {
             name: ClusterHost(

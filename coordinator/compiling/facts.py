@@ -71,13 +71,17 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """One cluster's containers that are there, by host name: from the journal, or as the agents see them."""
+    """One cluster's containers that are there, by host name: from the journal, or as the agents see them.
+
+    `ports` are the forwarded ports of those that have one.
+    """
 
     containers: Mapping[str, Placed] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, hosts: Mapping[str, Iterable[Container]]) -> Remembered:
-        """What is on each host. CONFLICT where one name is on two of them."""
+    def of(cls, hosts: Mapping[str, Iterable[Container]], *, ports: Mapping[str, int] | None = None) -> Remembered:
+        """What is on each host, with the forwarded *ports*. CONFLICT where one name is on two of them."""
         placed: dict[str, Placed] = {}
         for host, containers in hosts.items():
             for container in containers:
@@ -88,4 +92,4 @@ class Remembered:
                         f"container {container.hostname} of {container.cluster} is on {first.host} and on {host}",
                         hint="remove one of the two: caas down, or lxc-destroy on the host",
                     )
-        return cls(containers=placed)
+        return cls(containers=placed, ports=ports or {})

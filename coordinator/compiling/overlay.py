@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import count
 
 from coordinator.compiling.facts import Facts, Remembered
 from coordinator.compiling.ways import DIRECT, IPIP, OVERHEADS, VXLAN, Ways
-from coordinator.config import ClusterFile, RoutedNetwork
+from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork
 from coordinator.config.problem import Report
 from proto.marks import HOST, TUNNEL_RULE_PRIORITY, TUNNEL_TABLE, Mark
 from proto.model import (
@@ -245,25 +246,41 @@ def choose_bridges(file: ClusterFile, facts: Facts | None, remembered: Remembere
 
 
 def make_forwards(
-    file: ClusterFile, facts: Facts | None, ends: Mapping[str, IPv4Address], addresses: Mapping[str, IPv4Address]
+    file: ClusterFile,
+    facts: Facts | None,
+    remembered: Remembered,
+    ends: Mapping[str, IPv4Address],
+    addresses: Mapping[str, IPv4Address],
 ) -> dict[str, list[Forward]]:
-    """The forwarded SSH ports of each host: from 1222 up, in the file's order, without those that others have."""
+    """The forwarded SSH ports of each host: from 1222 up, in the file's order, without those that others have.
+
+    A container that has one keeps it.
+    """
     found: dict[str, list[Forward]] = {}
-    taken = {host: facts.hosts[host].taken_ports for host in facts.hosts} if facts else {}
-    last: dict[str, int] = {}
-    for name, spec in file.containers.items():
-        if spec.forward_ssh:
-            port = last.get(spec.host, FIRST_FORWARD - 1) + 1
-            while port in taken.get(spec.host, ()):
-                port += 1
-            last[spec.host] = port
-            found.setdefault(spec.host, []).append(
-                Forward(
-                    address=ends[spec.host],
-                    port=port,
-                    to=addresses[name],
-                    to_port=SSH_PORT,
-                    mark=Mark(file.name, name),
-                )
+    wanted = {name: spec for name, spec in file.containers.items() if spec.forward_ssh}
+    taken = {spec.host: set[int]() for spec in wanted.values()}
+    for host, ports in taken.items():
+        if facts and host in facts.hosts:
+            ports |= facts.hosts[host].taken_ports
+    kept = {name: port for name, port in remembered.ports.items() if _is_kept(name, wanted, remembered)}
+    for name, port in kept.items():
+        taken[wanted[name].host].add(port)
+    for name, spec in wanted.items():
+        port = kept.get(name) or next(port for port in count(FIRST_FORWARD) if port not in taken[spec.host])
+        taken[spec.host].add(port)
+        found.setdefault(spec.host, []).append(
+            Forward(
+                address=ends[spec.host],
+                port=port,
+                to=addresses[name],
+                to_port=SSH_PORT,
+                mark=Mark(file.name, name),
             )
+        )
     return found
+
+
+def _is_kept(name: str, wanted: Mapping[str, ContainerSpec], remembered: Remembered) -> bool:
+    """Whether the container has its port on the host where it is to be."""
+    placed = remembered.containers.get(name)
+    return name in wanted and placed is not None and placed.host == wanted[name].host

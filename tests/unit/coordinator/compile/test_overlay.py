@@ -321,3 +321,35 @@ def test_names_of_tunnels() -> None:
     assert len(long) == IFNAME_MAX
     assert long != make_ipip_name(here, IPv4Address("192.168.100.101"))
     assert make_ipip_name(here, None) == "tunnels"
+
+
+def _forwarding(count: int) -> ClusterFile:
+    host = Host(name="h", address=IPv4Address("172.16.0.1"))
+    network = RoutedNetwork(name="n", blocks=make_blocks(IPv4Network("10.0.0.0/24"), ["h"]))
+    containers = {
+        f"c{index}": ContainerSpec(
+            name=f"c{index}", host="h", network="n", roles=ROLES if not index else ("compute",), forward_ssh=True
+        )
+        for index in range(count)
+    }
+    return ClusterFile(name="x", hosts={"h": host}, natbox=None, networks={"n": network}, containers=containers)
+
+
+def _ports(compiled: Compiled) -> dict[str, int]:
+    return {forward.mark.object: forward.port for forward in compiled.hosts["h"].state.forwards}
+
+
+def test_forwarded_ports_pass_over_those_that_others_have() -> None:
+    facts = Facts(hosts={"h": HostFacts(links={}, taken_ports=frozenset({1222, 1224}))})
+    assert _ports(compile_cluster(_forwarding(3), facts)) == {"c0": 1223, "c1": 1225, "c2": 1226}
+
+
+def test_a_container_keeps_its_forwarded_port() -> None:
+    """Also where it was given while others had lower ones, and where somebody listens on it meanwhile."""
+    first = compile_cluster(
+        _forwarding(2), Facts(hosts={"h": HostFacts(links={}, taken_ports=frozenset({1222, 1223}))})
+    )
+    assert _ports(first) == {"c0": 1224, "c1": 1225}
+    seen = Remembered.of({"h": first.hosts["h"].state.containers}, ports=_ports(first))
+    facts = Facts(hosts={"h": HostFacts(links={}, taken_ports=frozenset({1224}))})
+    assert _ports(compile_cluster(_forwarding(3), facts, seen)) == {"c0": 1224, "c1": 1225, "c2": 1222}
