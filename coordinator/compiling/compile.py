@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
@@ -180,17 +180,17 @@ class _Work:
                 for link in self._links(network, spec.host):
                     links[spec.host][link.name] = link
         forwards = make_forwards(self.file, self.facts, self.remembered, self.ends, self.addresses)
-        routed = {name: self.overlay.state(name, self.mtus) for name in self.file.hosts}
         return {
             name: ClusterHost(
                 cluster=self.file.name,
                 host=name,
                 generation=generation,
-                state=replace(
-                    routed[name],
-                    links=(*links[name].values(), *routed[name].links),
-                    containers=tuple(placed[name]),
-                    forwards=tuple(forwards.get(name, ())),
+                state=self.overlay.state(
+                    name,
+                    self.mtus,
+                    links=links[name].values(),
+                    containers=placed[name],
+                    forwards=forwards.get(name, ()),
                 ),
             )
             for name in self.file.hosts

@@ -20,6 +20,7 @@ from proto.marks import HOST, TUNNEL_RULE_PRIORITY, TUNNEL_TABLE, Mark
 from proto.model import (
     Address,
     Bridge,
+    Container,
     Forward,
     HostState,
     Ipip,
@@ -107,12 +108,20 @@ class Overlay:
         )
         self.mtu = self.ways.mtu()
 
-    def state(self, host: str, mtus: Mapping[str, int]) -> HostState:
-        """What *host* has of it, without containers; *mtus* are those of the networks."""
+    def state(
+        self,
+        host: str,
+        mtus: Mapping[str, int],
+        *,
+        links: Iterable[Link],
+        containers: Iterable[Container],
+        forwards: Iterable[Forward],
+    ) -> HostState:
+        """What *host* has of it, with what else it has; *mtus* are those of the networks."""
         places = self.places.get(host, {}).values()
         routes = tuple(self._routes(host))
         return HostState(
-            links=(*(self._bridge(place, mtus) for place in places), *self._tunnels(host, routes)),
+            links=(*links, *(self._bridge(place, mtus) for place in places), *self._tunnels(host, routes)),
             addresses=tuple(
                 Address(link=place.bridge, address=IPv4Interface((place.gateway, place.block.prefixlen)))
                 for place in places
@@ -125,6 +134,8 @@ class Overlay:
                 )
                 for place in places
             ),
+            forwards=tuple(forwards),
+            containers=tuple(containers),
         )
 
     def choose_mtus(self, remembered: Remembered, report: Report) -> dict[str, int]:
