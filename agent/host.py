@@ -126,6 +126,11 @@ class Host:
                 log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
             except Exception:
                 log.exception("%s: not restored", cluster)  # the others' turn comes all the same
+        try:
+            wanted = [container for desired in self._states.values() for container in desired.state.containers]
+            self.kernel.adopt_ports(wanted)
+        except CaasError as exc:
+            log.error("ports: %s (%s)", exc, exc.hint)
 
     def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         kernel_writes, container_writes = self.kernel.writes, self.containers.writes

@@ -5,7 +5,7 @@ Every call blocks; the RPC layer calls from worker threads. Every failure is a C
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Protocol
@@ -97,6 +97,10 @@ class KernelDoor(Protocol):
 
     def set_port_mark(self, container: Container) -> None:
         """Mark the host's end of *container*'s veth pair."""
+
+    def adopt_ports(self, containers: Iterable[Container]) -> None:
+        """After a start: the door knows no ports yet, and *containers* may run with marked ones. What these gain by
+        being known, the short way out of a tunnel, they have again."""
 
     def datapath(self) -> Datapath:
         """Which realisation of each device is used here: probed by trying, or forced."""

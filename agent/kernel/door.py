@@ -7,7 +7,7 @@ begun and failed is taken back before the failure is raised. Only what carries o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NoReturn
@@ -262,6 +262,10 @@ class NetlinkDoor:
             make_quiet((port.name,), netns=self._connection.netns, tally=self._tally)
             links.perform(self._connection, [links.set_link(port.index, mark=container.mark)])
             self._tunnels.set_port(container, port, bridge)
+
+    def adopt_ports(self, containers: Iterable[Container]) -> None:
+        with self._lock, kernel_errors("adopt the ports of containers"):
+            self._tunnels.adopt_ports(containers)
 
     def datapath(self) -> Datapath:
         with self._lock:

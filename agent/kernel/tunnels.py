@@ -7,7 +7,7 @@ it to nft and to the BPF maps. It writes only what differs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -121,6 +121,12 @@ class Tunnels:
             self._set_ports(seen, self._bpfs.observe(seen))
         elif self._any and not self._is_filtered():
             self._bpfs.set_port(container.nic, port, bridge)
+
+    def adopt_ports(self, containers: Iterable[Container]) -> None:
+        """Packets for *containers* may go straight to their ports, where these are marked."""
+        self._nics |= {container.name: container.nic for container in containers}
+        seen = links.list_links(self._connection)
+        self._set_ports(seen, self._bpfs.observe(seen))
 
     def local_of(self, name: str) -> IPv4Address | None:
         """Our address of the tunnel *name*; None where that is none of ours."""

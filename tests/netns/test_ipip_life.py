@@ -206,6 +206,30 @@ def test_others_filters_are_never_passed_by(site: Site, pair: tuple[NetlinkDoor,
     assert pings(one, "10.9.2.2")
 
 
+def test_a_restarted_agent_lets_packets_go_straight_again(site: Site) -> None:
+    """Straight, a packet is not sent by the bridge. Only our own realisation can do so."""
+    with open_door(site.host, "bpf") as first, open_door(site.wire, "bpf") as second:
+        make(first, make_end(1))
+        make(second, make_end(2))
+        one, _ = add_box(site, 1), add_box(site, 2)
+        second.set_port_mark(make_container(2))
+        poll_until(lambda: pings(one, "10.9.2.2"), deadline=10)
+        assert not bridged(site, one)
+    with open_door(site.wire, "bpf") as restarted:
+        restarted.create(Route(dst=IPv4Network("10.9.8.0/24"), dev=f"t{HOST_ADDRESS}"))
+        assert bridged(site, one), "it knows no port, and lets no packet pass others' filters"
+        restarted.adopt_ports([make_container(2)])
+        assert not bridged(site, one)
+
+
+def bridged(site: Site, box: str) -> bool:
+    """Whether the far host's bridge sends what *box* asks the box behind it."""
+    with Tap(site.wire, "lxcbr0", own=True) as tap:
+        assert pings(box, "10.9.2.2")
+        seen = tap.drain()
+    return any(frame.outgoing and frame.ethertype == 0x0800 and frame.payload[9] == 1 for frame in seen)
+
+
 def test_a_port_that_is_gone_is_no_dead_end(site: Site, pair: tuple[NetlinkDoor, NetlinkDoor, str, str]) -> None:
     _, second, one, two = pair
     second.set_port_mark(make_container(2))

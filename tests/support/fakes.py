@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -62,6 +62,7 @@ class FakeKernel(Failing):
         self.things: dict[tuple[str, str], NetworkThing] = {}
         self.foreign = {link.name: link for link in foreign}
         self.marked: set[str] = set()
+        self.adopted: set[str] = set()
         self.able = Datapath(vlan="kernel")
         self.searches: list[Search] = []
         self.passages = Passage(on_link=False, heard=())
@@ -117,6 +118,9 @@ class FakeKernel(Failing):
 
     def live_routes(self) -> Sequence[IPv4Network]:
         return ()
+
+    def adopt_ports(self, containers: Iterable[Container]) -> None:
+        self.adopted = {container.name for container in containers}
 
     def taken_ports(self) -> Sequence[int]:
         return ()

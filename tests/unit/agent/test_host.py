@@ -43,6 +43,7 @@ def test_a_restart_after_power_was_lost_makes_the_host_as_saved(tmp_path: Path) 
     make_host(tmp_path, kernel, containers).restore()
     assert set(kernel.things) == {("bridge", "lxcbr100"), ("vlan", "eth1.100")}
     assert containers.containers["demo.ubuntu011"].running
+    assert kernel.adopted == {"demo.ubuntu011"}
 
 
 def test_an_older_generation_is_stale_and_so_is_the_same_with_other_contents(tmp_path: Path) -> None:
