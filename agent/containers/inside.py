@@ -42,8 +42,11 @@ def work_inside(root: Path, work: Callable[[], None], *, owner: str) -> None:
     """Do *work* in a child whose root directory is *root*: the kernel itself keeps it in there.
 
     Call it from a process of one thread. *work* may only use what is imported already. FAILED or NO_ROOM with
-    *owner* and what went wrong.
+    *owner* and what went wrong; REFUSED, and *work* is not done, where it would be done to the machine itself.
     """
+    machine = os.stat("/")
+    if os.path.samestat(root.stat(), machine):
+        raise CaasError(Code.REFUSED, f"{owner}: {root} is the machine's own root directory")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -52,6 +55,8 @@ def work_inside(root: Path, work: Callable[[], None], *, owner: str) -> None:
             die_with_parent()
             os.chroot(root)
             os.chdir("/")
+            if os.path.samestat(os.stat("/"), machine):
+                raise OSError("still in the machine's own root directory")
             work()
             status = 0
         except BaseException as exc:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.containers.config import expected_rootfs
-from agent.containers.inside import resolve_inside
+from agent.containers.inside import resolve_inside, work_inside
 from agent.containers.liblxc import check_startable, last_reasons
 from agent.containers.record import Record
 from agent.containers.rootfs import Storage, check_rootfs
@@ -101,3 +102,17 @@ def test_the_reason_comes_from_the_log(tmp_path: Path) -> None:
     )
     assert last_reasons(log) == 'No such file - no bridge "br0"; Failed to create the network'
     assert last_reasons(tmp_path / "none") == "no reason given"
+
+
+def test_nothing_is_done_inside_the_machines_own_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A copy of a container is cleaned by paths like /run: whatever goes wrong, never the machine's."""
+    done = tmp_path / "done"
+    (tmp_path / "link").symlink_to("/")
+    for root in (Path("/"), tmp_path / "link"):
+        with pytest.raises(CaasError, match="the machine's own root directory") as failure:
+            work_inside(root, done.touch, owner="c1")
+        assert failure.value.code is Code.REFUSED
+    monkeypatch.setattr(os, "chroot", lambda path: None)
+    with pytest.raises(CaasError, match="still in the machine's own root directory"):
+        work_inside(tmp_path, done.touch, owner="c1")
+    assert not done.exists()
