@@ -73,6 +73,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         shells,
         Secrets.from_dict(json.loads(record.secrets)),
         nameservers={name: host.probe.nameservers for name, host in found.hosts.items()},
+        is_settled=record.state == "up" and not clones,
     )
     return Prepared(
         file=file,

@@ -21,10 +21,12 @@ def make_cluster_steps(
     secrets: Secrets,
     *,
     nameservers: Mapping[str, Sequence[str]],
+    is_settled: bool = False,
 ) -> tuple[Step, ...]:
     """The steps that follow when *hosts* are as desired. Pure.
 
-    *shells* has one for each container, *nameservers* are those of each host.
+    *shells* has one for each container, *nameservers* are those of each host. *is_settled*: the cluster was looked at
+    when it was up last, and no clone is made now.
     """
     looks = {name: Look(shell) for name, shell in shells.items()}
     addresses = {one.hostname: one.nic.address.ip for host in hosts.values() for one in host.state.containers}
@@ -36,7 +38,7 @@ def make_cluster_steps(
         *(make_steps(site, shells, secrets, looks=looks) if site else ()),
         *make_devstack_steps(file, shells, addresses, nameservers),
     )
-    if not any(spec.clone_of for spec in file.containers.values()):
+    if is_settled or not any(spec.clone_of for spec in file.containers.values()):
         return steps
     # What is looked at is there once everything is installed; servers may boot meanwhile.
     installed = [step.id for step in steps if not step.id.startswith("verify/")]

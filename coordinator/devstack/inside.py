@@ -216,6 +216,8 @@ def replace_my_ip(text: str, address: str) -> str:
 def start_service(name: str) -> None:
     """Start it; one that runs is stopped first."""
     if "loaded" in show(SERVICES[name]):
+        # A clone has it disabled, so that it never starts with its source's address. One without [Install] stays so.
+        subprocess.run(["systemctl", "enable", SERVICES[name]], capture_output=True, check=False)
         run("systemctl", "restart", SERVICES[name])
         return
     subprocess.run(["pkill", "-f", _pattern(name)], check=False)

@@ -108,8 +108,8 @@ def make_devstack_steps(
 ) -> tuple[Step, ...]:
     """For each container of *file* with `devstack`: stack.sh, or where it is a clone what comes after the copy.
 
-    *shells* and *addresses* are by container, *nameservers* by host. A container that has clones was stopped for
-    them: its services are started again, too.
+    *shells* and *addresses* are by container, *nameservers* by host. A container that has clones gets the
+    same step as they, as with Rally.
     """
     sources = {spec.clone_of for spec in file.containers.values()}
     # MultihostEngine's controller, whose address nodes are given, comes first in the file.
