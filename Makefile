@@ -77,7 +77,7 @@ lint: venv ## style, types, and whether the generated stubs are current
 
 test: venv bpf $(if $(ROOT),images) lint ## every test that this machine can run
 ifneq ($(ROOT),)
-	@$(PYTHON) -m pytest tests
+	@$(PYTHON) -m pytest --durations=40 --durations-min=2 tests
 else
 	@status=0; $(PYTHON) -m pytest $(wildcard tests/unit tests/golden) || status=$$?; \
 	echo; \
