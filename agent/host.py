@@ -76,23 +76,33 @@ class Host:
         with self._lock:
             self._check(desired)
             before = self._states.get(desired.cluster)
-            if before != desired:
-                self._save(desired)
-            gone: set[str] = set()
+            doomed: set[str] = set()
 
-            def note(action: Action) -> None:
-                if action.kind == Container.kind and action.verb is Verb.DELETE:
-                    gone.add(action.name)
-                on_done(action)
+            def note(plan: Plan) -> None:
+                doomed.update(one.name for one in plan if one.kind == Container.kind and one.verb is Verb.DELETE)
+                on_plan(plan)
 
             try:
-                return self._apply(desired, on_plan, note)
+                if before != desired:
+                    self._save(desired)
+                return self._apply(desired, note, on_done)
             except BaseException:
-                if before is None:
-                    self._forget(desired.cluster)
-                elif before != desired:
-                    self._save(_without(before, gone))
+                self._put_back(desired, before, doomed)
                 raise
+
+    def _put_back(self, desired: ClusterHost, before: ClusterHost | None, doomed: AbstractSet[str]) -> None:
+        """Save *before* again, without those of *doomed* that are gone: no restart may make empty ones in their place.
+
+        Best effort: a failure here is logged and never replaces the first error.
+        """
+        try:
+            if before is None:
+                self._forget(desired.cluster)
+            elif before != desired:
+                there = {seen.container.name for seen in self.containers.observe()} if doomed else set()
+                self._save(_without(before, doomed - there))
+        except Exception:
+            log.exception("%s: what was in force before is not saved again", desired.cluster)
 
     def destroy(
         self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
@@ -109,7 +119,8 @@ class Host:
             if cluster in self._states:
                 self._save(nothing)
             result = self._apply(nothing, on_plan, on_done)
-            self._forget(cluster)
+            if cluster in self._states:
+                self._forget(cluster)
             return result
 
     def restore(self) -> None:

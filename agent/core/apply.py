@@ -1,11 +1,10 @@
-"""Observe, plan, act with an undo stack, observe again. Success means that the host itself says so."""
+"""Observe, plan, act, observe again; after a failure take back what was done. Success: the host itself says so."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from agent.core.clones import source_name
@@ -56,17 +55,23 @@ def apply(
     on_plan(plan)
     if not plan:
         return plan
-    with ExitStack() as undo:
+    tried: list[Action] = []
+    try:
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="containers") as pool:
             for batch in _batches(plan):
-                _perform_batch(kernel, containers, batch, pool, undo, on_done)
+                _perform_batch(kernel, containers, batch, pool, tried, on_done)
         if left := plan_cluster(kernel, containers, cluster, desired, others=others):
             raise CaasError(
                 Code.UNVERIFIED,
                 "applied, but the host still needs: " + "; ".join(map(str, left)),
                 hint="something else changes these objects: see `ip monitor` and the host's other daemons",
             )
-        undo.pop_all()
+    except BaseException:
+        # Restarts come last, as in a plan: the bridge that a container had may have to be made again first.
+        tried.reverse()
+        for action in sorted(tried, key=lambda action: action.verb is Verb.RESTART):
+            _take_back(kernel, containers, action)
+        raise
     return plan
 
 
@@ -99,25 +104,45 @@ def _perform_batch(
     containers: ContainerDoor,
     batch: tuple[Action, ...],
     pool: ThreadPoolExecutor,
-    undo: ExitStack,
+    tried: list[Action],
     on_done: OnDone,
 ) -> None:
-    """Run *batch*; what succeeded goes on the undo stack even if another of the batch failed."""
+    """Run *batch*. What may have to be taken back joins *tried*, also what failed: it may be done in part, or whole."""
     if len(batch) == 1:
-        perform(kernel, containers, batch[0])
-        undo.callback(_take_back, kernel, containers, batch[0])
-        on_done(batch[0])
-        return
-    futures = {pool.submit(perform, kernel, containers, action): action for action in batch}
+        futures = {_done(kernel, containers, batch[0]): batch[0]}
+    else:
+        futures = {pool.submit(perform, kernel, containers, action): action for action in batch}
     first: BaseException | None = None
     for future, action in futures.items():
-        if (failure := future.exception()) is not None:
-            first = first or failure
-            continue
-        undo.callback(_take_back, kernel, containers, action)
-        on_done(action)
+        failure = future.exception()
+        if failure is None or _may_be_done(action, failure):
+            tried.append(action)
+        if failure is None:
+            on_done(action)
+        first = first or failure
     if first is not None:
         raise first
+
+
+def _done(kernel: KernelDoor, containers: ContainerDoor, action: Action) -> Future[None]:
+    """As if a pool had run it: one by one, in the caller's thread."""
+    future: Future[None] = Future()
+    try:
+        perform(kernel, containers, action)
+        future.set_result(None)
+    except BaseException as exc:
+        future.set_exception(exc)
+    return future
+
+
+def _may_be_done(action: Action, failure: BaseException) -> bool:
+    """Whether *action*, which failed, may have left something to take back. Where another object had the name, that one
+    must stay."""
+    return not (
+        action.verb is Verb.CREATE
+        and isinstance(failure, CaasError)
+        and failure.code in (Code.CONFLICT, Code.NOT_OWNED)
+    )
 
 
 def _take_back(kernel: KernelDoor, containers: ContainerDoor, action: Action) -> None:
