@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import replace
 
 from agent.core.apply import apply, plan_cluster
 from agent.core.doors import ContainerDoor, KernelDoor, Lack, MergeDoor, ObservedContainer, ObservedNetwork
+from agent.core.drift import DriftLog
 from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
@@ -36,6 +38,18 @@ class Host:
         self._saved = saved
         self._states = saved.load()
         self._lock = threading.Lock()
+        self.drift = DriftLog()
+
+    @contextmanager
+    def alone(self) -> Iterator[Mapping[str, ClusterHost] | None]:
+        """Keep changes away meanwhile: what is in force, by cluster; None where a change is under way."""
+        if not self._lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield dict(self._states)
+        finally:
+            self._lock.release()
 
     def generations(self) -> dict[str, int]:
         """The generation in force of each cluster."""
@@ -58,6 +72,10 @@ class Host:
             found.append(Lack(what="vxlan devices: this kernel makes none", mend="modprobe vxlan"))
         merging = self._merging.lacks() if self._merging and any(one.merge for one in wanted) else ()
         return [*found, *self.containers.lacks(wanted), *merging]
+
+    def others(self, cluster: str) -> HostState:
+        """What all clusters but *cluster* want here, as saved."""
+        return self._others(cluster)
 
     def taken(self, cluster: str, network: ObservedNetwork) -> Taken:
         """What *cluster* must keep away from here."""

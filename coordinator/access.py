@@ -11,6 +11,7 @@ from coordinator.fleet import Fleet
 from coordinator.journal import Entry, Journal
 from coordinator.known import Known
 from coordinator.nova import clouds_yaml_text, openrc_text, openstack_argv
+from coordinator.status import describe_drift
 from proto import agent_pb2
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, invalid
@@ -84,11 +85,21 @@ async def logs(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
     failed = [entry for entry in last_run if entry.outcome != "done"]
     names = {container for container in known.file.containers for entry in failed if container in entry.step}
     texts = await asyncio.gather(*(_last_lines(known, container) for container in sorted(names)))
+    drift = await asyncio.gather(*(_drift(known, host) for host in known.file.hosts))
     return {
         "cluster": name,
         "entries": [_line(entry) for entry in entries],
         "containers": dict(zip(sorted(names), texts, strict=True)),
+        "drift": sorted((event for each in drift for event in each), key=lambda event: float(event["time"])),
     }
+
+
+async def _drift(known: Known, host: str) -> Sequence[dict[str, Any]]:
+    try:
+        seen = await known.agent(host).observe(known.file.name)
+    except CaasError:  # `caas status` says that it is away
+        return []
+    return [describe_drift(host, event) for event in seen.drift]
 
 
 def _line(entry: Entry) -> dict[str, Any]:

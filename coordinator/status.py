@@ -34,8 +34,8 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
         return {"cluster": name, "state": "absent", **ABSENT}
     known = Known.find(fleet, journal, name)
     hosts, nova = await asyncio.gather(asyncio.gather(*(_look(known, host) for host in known.file.hosts)), _nova(known))
-    containers = [entry for _, _, listed in hosts for entry in listed]
-    found = {host: described for host, described, _ in hosts}
+    containers = [entry for _, _, listed, _ in hosts for entry in listed]
+    found = {host: described for host, described, _, _ in hosts}
     document = {
         "cluster": name,
         "state": _state(known, found, containers, nova),
@@ -43,6 +43,7 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
         "hosts": found,
         "containers": containers,
         "nova": {"services": nova.get("services", []), "computes_up": nova.get("computes_up", 0)},
+        "drift": sorted((event for *_, drift in hosts for event in drift), key=lambda event: float(event["time"])),
     }
     if known.file.routed:
         document["overlay"] = describe(known.file, known.record)
@@ -51,12 +52,17 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
     return document
 
 
-async def _look(known: Known, host: str) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+Looked = tuple[str, dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
+
+
+async def _look(known: Known, host: str) -> Looked:
+    """The host's name; what it is, its containers, what others changed there of late."""
     agent = known.agent(host)
     try:
         probe, seen = await asyncio.gather(agent.probe(), agent.observe(known.file.name))
     except CaasError as exc:
-        return host, {"agent": exc.code.value, "datapath": {}, "message": exc.message}, _missing(known, host, "unknown")
+        away: dict[str, Any] = {"agent": exc.code.value, "datapath": {}, "message": exc.message}
+        return host, away, _missing(known, host, "unknown"), []
     described = {
         "agent": "up",
         "datapath": {"vlan": probe.datapath_vlan, "ipip": probe.datapath_ipip, "vxlan": probe.datapath_vxlan},
@@ -64,7 +70,21 @@ async def _look(known: Known, host: str) -> tuple[str, dict[str, Any], list[dict
     }
     there = {item.container.hostname: _describe(host, item) for item in seen.containers}
     missing = [entry for entry in _missing(known, host, "absent") if entry["name"] not in there]
-    return host, described, [*there.values(), *missing]
+    return host, described, [*there.values(), *missing], [describe_drift(host, event) for event in seen.drift]
+
+
+def describe_drift(host: str, event: agent_pb2.Drift) -> dict[str, Any]:
+    """What others changed on *host*, as documents have it."""
+    return {
+        "host": host,
+        "time": event.time,
+        "kind": event.kind,
+        "name": event.name,
+        "found": event.found,
+        "mended": event.mended,
+        "by": event.by,
+        "hint": event.hint,
+    }
 
 
 def _describe(host: str, seen: agent_pb2.ObserveReply.Seen) -> dict[str, Any]:

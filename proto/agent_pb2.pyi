@@ -77,7 +77,7 @@ class ObserveRequest(_message.Message):
     def __init__(self, cluster: _Optional[str] = ...) -> None: ...
 
 class ObserveReply(_message.Message):
-    __slots__ = ("network", "containers", "generations")
+    __slots__ = ("network", "containers", "generations", "drift")
     class Seen(_message.Message):
         __slots__ = ("container", "pid", "memory_bytes")
         CONTAINER_FIELD_NUMBER: _ClassVar[int]
@@ -97,10 +97,32 @@ class ObserveReply(_message.Message):
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     network: _types_pb2.HostState
     containers: _containers.RepeatedCompositeFieldContainer[ObserveReply.Seen]
     generations: _containers.ScalarMap[str, int]
-    def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    drift: _containers.RepeatedCompositeFieldContainer[Drift]
+    def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("time", "cluster", "kind", "name", "found", "mended", "by", "hint")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    MENDED_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    time: float
+    cluster: str
+    kind: str
+    name: str
+    found: str
+    mended: bool
+    by: str
+    hint: str
+    def __init__(self, time: _Optional[float] = ..., cluster: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., found: _Optional[str] = ..., mended: bool = ..., by: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class FindPassagesRequest(_message.Message):
     __slots__ = ("local", "nonce", "seconds", "fars")

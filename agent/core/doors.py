@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Protocol
 
+from agent.core.drift import Touch
 from proto.model import (
     Address,
     Bridge,
@@ -121,6 +122,29 @@ class KernelDoor(Protocol):
     def taken_ports(self) -> Sequence[int]:
         """TCP ports of this host that something else has, ascending: it listens there on any address but a loopback
         one, or translates them, by nft's rules that are not ours. What is forwarded by ours is in `observe`."""
+
+
+class WatchDoor(Protocol):
+    """Tells when others change the network."""
+
+    def wait(self, seconds: float) -> Sequence[Touch]: ...
+    def wake(self) -> None: ...
+
+
+class MendDoor(Protocol):
+    """Mends of the kernel's that are in no plan."""
+
+    def raise_links(self, names: Sequence[str]) -> Sequence[str]:
+        """Set those of *names* up that are down; which they were."""
+
+    def find_stray(self, containers: Sequence[Container]) -> Mapping[str, str]:
+        """Of *containers*, which run: what is wrong with their ports, by the container's name."""
+
+    def join(self, container: Container) -> None:
+        """Put the port of *container* on its bridge, up."""
+
+    def rename(self, before: Bridge, name: str) -> None:
+        """Give the bridge *before* its *name* back, with all that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

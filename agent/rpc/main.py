@@ -15,6 +15,7 @@ from proto.transport.daemon import add_common_arguments, end_on_signal, run_daem
 if TYPE_CHECKING:
     from agent.containers.exec import ExecDoor
     from agent.host import Host
+    from agent.mending import Mender
 
 log = logging.getLogger("caas.agent")
 GRACE = 5.0
@@ -60,6 +61,9 @@ def _run(options: argparse.Namespace) -> None:
     from agent.host import Host
     from agent.kernel.door import NetlinkDoor
     from agent.kernel.ksm import Merging
+    from agent.kernel.ports import Ports
+    from agent.kernel.watch import Watcher
+    from agent.mending import Mender
     from agent.saved import SavedStates
 
     options.run.mkdir(parents=True, exist_ok=True)
@@ -68,13 +72,15 @@ def _run(options: argparse.Namespace) -> None:
         LxcDoor(options.state, images=options.images, authorized_keys=options.authorized_keys.absolute()) as containers,
         contextlib.closing(ExecDoor(options.state)) as commands,
         NetlinkDoor(vlan=options.vlan, ipip=options.ipip) as kernel,
+        contextlib.closing(Watcher()) as watcher,
+        contextlib.closing(Ports()) as ports,
     ):
         saved = SavedStates(options.state / "desired")
         host = Host(options.name, kernel, containers, saved, Merging(options.state))
-        asyncio.run(_serve(options, host, commands))
+        asyncio.run(_serve(options, host, commands, Mender(host, watcher, ports)))
 
 
-async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) -> None:
+async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, mender: Mender) -> None:
     from agent.kernel.look import KernelLook
     from agent.rpc.service import NodeAgent
     from proto import agent_pb2_grpc
@@ -87,10 +93,12 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor) ->
     await asyncio.to_thread(host.restore)
     agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook()), server.grpc)
     await server.start()
+    mender.start()
     log.info("%s serves on %s", options.name, options.listen)
     await ended.wait()
     log.info("ends; links and containers stay")
     await server.stop(grace=GRACE)
+    await asyncio.to_thread(mender.close)
 
 
 if __name__ == "__main__":

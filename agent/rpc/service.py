@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, Protocol, TypeVar
 
 from agent.core.doors import LookDoor, Question, Search
+from agent.core.drift import Drift
 from agent.host import Host
 from agent.nameservers import read_nameservers
 from agent.reach import Reach
@@ -31,6 +33,8 @@ METHODS = (KIND_IPIP, KIND_VXLAN)
 CHUNK = 64 << 10
 #: Seconds that a caller has to end its input after the command has ended.
 LAST_INPUT = 5.0
+#: How many of the last events of drift are told at once.
+DRIFT_SHOWN = 50
 
 
 class Process(Protocol):
@@ -104,7 +108,10 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             if request.cluster in ("", found.container.cluster)
         ]
         return pb.ObserveReply(
-            network=host_state_to_wire(network.state), containers=seen, generations=self._host.generations()
+            network=host_state_to_wire(network.state),
+            containers=seen,
+            generations=self._host.generations(),
+            drift=[_drift_to_wire(event) for event in self._host.drift.last(request.cluster)[-DRIFT_SHOWN:]],
         )
 
     async def FindPassages(self, request: pb.FindPassagesRequest, context: Any) -> pb.FindPassagesReply:
@@ -169,6 +176,10 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
         except CaasError as error:
             yield pb.ExecOutput(error=error_to_wire(error))
             await _drain(inputs)
+
+
+def _drift_to_wire(event: Drift) -> pb.Drift:
+    return pb.Drift(**asdict(event))
 
 
 def _search_from_wire(request: pb.FindPassagesRequest) -> Search:

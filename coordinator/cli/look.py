@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -15,6 +15,9 @@ from coordinator.cli.progress import follow, parse_document
 from coordinator.reach import make_matrix
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
+
+#: Lines about drift in `caas status`; --json has all that the agents tell.
+DRIFT_SHOWN = 5
 
 
 @click.command(short_help="Show a cluster as it is now, or all of them.")
@@ -93,6 +96,7 @@ def _show_cluster(document: Document) -> None:
             for one in containers
         ]
         print_table(("CONTAINER", "HOST", "ADDRESS", "STATE", "PID", "MEMORY", "ROLES"), rows)
+    show_drift(document.get("drift", ())[-DRIFT_SHOWN:])
     nova = document.get("nova") or {}
     if services := nova.get("services"):
         click.echo()
@@ -100,6 +104,17 @@ def _show_cluster(document: Document) -> None:
         print_table(("SERVICE", "HOST", "STATE", "STATUS"), rows)
         count = nova["computes_up"]
         click.echo(f"\n{count} compute{'' if count == 1 else 's'} up")
+
+
+def show_drift(events: Sequence[Document]) -> None:
+    """What others changed of ours, a line each, and the mend where we do not."""
+    if events:
+        click.echo("\nchanged by others:")
+    for one in events:
+        when = datetime.datetime.fromtimestamp(one["time"]).isoformat(" ", "seconds")
+        whom = f", by {one['by']}" if one["by"] else ""
+        end = "mended" if one["mended"] else ": ".join(filter(None, ("not mended", one["hint"])))
+        click.echo(f"  {when}  {one['host']}  {one['kind']} {one['name']}: {one['found']}{whom}; {end}")
 
 
 @click.command(short_help="Try whether containers reach each other and nova is up.")
@@ -164,7 +179,8 @@ def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
 def logs(coordinator: Coordinator, name: str, last: int) -> None:
     """Print the coordinator's journal of the cluster NAME: each thing that was begun, when, and how it ended.
 
-    Where the last run failed, the last warnings of the containers it failed in follow.
+    What others changed of it on its hosts follows, and, where the last run failed, the last warnings of the containers
+    it failed in.
 
     What nova itself says is in its containers: caas exec NAME CONTAINER -- journalctl -u nova-compute
 
@@ -183,6 +199,7 @@ def logs(coordinator: Coordinator, name: str, last: int) -> None:
         took = show_seconds(entry["ended"] - entry["began"]) if entry["ended"] else "-"
         line = f"{when}  {entry['outcome'] or 'not ended':11}  {took:>10}  {entry['step']}: {entry['title']}"
         click.echo(f"{line}: {entry['message']}" if entry["message"] else line)
+    show_drift(document.get("drift", ()))
     for container, lines in document.get("containers", {}).items():
         click.echo(f"\n{container}")
         for line in lines:
