@@ -11,11 +11,10 @@ from tests.support.guest import Guest
 
 HERE = Path(__file__).parent
 #: What each realisation carries in full; of what becomes of it all that is about the kernel's, and the core of ours,
-#: the rest of which runs natively: emulation is slow.
+#: the rest of which runs natively: emulation is slow. VXLAN is the native
+#: kernel's own.
 _LIFE = "frames or kernel or side_by_side or two_processes or removal or restarted or another_vid or tcp"
 _TUNNEL = "kernel and (frames or wanted or removal or whole or any_far_end or understand or picture)"
-#: VXLAN has one realisation; a cluster that uses each of the ways, and one whose ways are searched for.
-_WAYS = "vxlan_frames or (kernel and (auto and boxes or one_link))"
 RUNS = {
     "vlan": ["tests/netns/test_vlan_frames.py", "tests/netns/test_vlan_life.py", "-k", _LIFE],
     "ipip": [
@@ -24,13 +23,6 @@ RUNS = {
         "tests/netns/test_picture.py",
         "-k",
         _TUNNEL,
-    ],
-    "ways": [
-        "tests/netns/test_vxlan_frames.py",
-        "tests/netns/test_overlays.py",
-        "tests/netns/test_pairs.py",
-        "-k",
-        _WAYS,
     ],
     # One container from beginning to end, in files that can be run alone.
     "container": ["tests/lxc/test_cgroup_v2_smoke.py"],
