@@ -176,7 +176,7 @@ class LxcDoor:
         return self._probed[image_rootfs]
 
     def change(self, before: Container, after: Container) -> None:
-        """Take over hosts, roles and SSH keys, live. INVALID for anything else."""
+        """Take over hosts, roles and SSH keys, live; its port where it does not run. INVALID for anything else."""
         if before.name != after.name:
             raise CaasError(Code.INVALID, f"container {before.name}: it cannot become {after.name}")
         with self._locked(after.name):

@@ -210,17 +210,17 @@ class Operations:
     # ---- changing
 
     def change(self, after: Container, keys: str | None) -> None:
-        """Take over hosts, roles and ssh of *after*, live, and merge for its next start. INVALID where anything else
-        differs; NOT_FOUND.
+        """Take over hosts, roles and ssh of *after*, live, and merge for its next start; its port where it does not
+        run. INVALID where anything else differs; NOT_FOUND.
 
         *keys* are the host's. Where `ssh` is None nobody knows what was there, and it stays.
         """
         place = self._existing(after.name)
-        record = read_record(place)
-        _check_changeable(record.container, after)
+        lxc, record = self._load_cached(after.name)
+        _check_changeable(record.container, after, running=int(lxc.init_pid) > 0)
         if record.container.hosts != after.hosts:
             self._write_hosts(place, after)
-        if record.container.merge != after.merge:
+        if (record.container.merge, record.container.nic) != (after.merge, after.nic):
             self._write_config(place, replace(record, container=after))
         if after.ssh is None:
             after = replace(after, ssh=record.container.ssh)
@@ -321,12 +321,9 @@ class Operations:
                 self.writes += 1
 
 
-def _check_changeable(before: Container, after: Container) -> None:
-    changed = [
-        name
-        for name in ("cluster", "hostname", "image", "nic", "clone_of")
-        if getattr(before, name) != getattr(after, name)
-    ]
+def _check_changeable(before: Container, after: Container, *, running: bool) -> None:
+    kept = ("cluster", "hostname", "image", "clone_of", *(("nic",) if running else ()))
+    changed = [name for name in kept if getattr(before, name) != getattr(after, name)]
     if changed:
         raise invalid(
             f"container {before.name}: {', '.join(changed)} cannot be changed while it exists",

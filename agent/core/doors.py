@@ -214,7 +214,8 @@ class ContainerDoor(Protocol):
         """
 
     def change(self, before: Container, after: Container) -> None:
-        """Change what can be changed while it runs: hosts, roles, SSH keys. INVALID for anything else."""
+        """Change what can be changed while it runs: hosts, roles, SSH keys; `merge`, for its next start; its port, but
+        for that it has to be stopped. INVALID for anything else."""
 
     def delete(self, container: Container) -> None:
         """Stop it if it runs, remove its files, mounts and cgroups. Already gone is success."""

@@ -128,6 +128,10 @@ class FakeKernel(Failing):
         on = _link_below(thing)
         if on and not (self._link(on) or on in self.foreign):
             raise CaasError(Code.NOT_FOUND, f"create {thing.kind} {thing.name}: link {on} does not exist")
+        if isinstance(thing, Route) and thing.via and self._link(on):
+            networks = [each.address.network for each in self.things.values() if isinstance(each, Address)]
+            if not any(thing.via in network for network in networks):
+                raise CaasError(Code.NOT_FOUND, f"create route {thing.name}: no link leads to the gateway {thing.via}")
 
     def _link(self, name: str) -> NetworkThing | None:
         return next((self.things[kind.kind, name] for kind in LINKS if (kind.kind, name) in self.things), None)
@@ -247,9 +251,12 @@ class FakeContainers(Failing):
             if source is None:
                 raise CaasError(Code.NOT_FOUND, f"container {container.name}: there is no container {name} to clone")
             if source.image != container.image:
-                raise CaasError(Code.CONFLICT, f"container {container.name}: {name} has another image")
+                words = f"its image is {container.image}, that of {name} {source.image}"
+                raise CaasError(Code.CONFLICT, f"container {container.name}: {words}")
 
     def change(self, before: Container, after: Container) -> None:
+        if before.name != after.name:
+            raise invalid(f"container {before.name}: it cannot become {after.name}")
         seen = self._existing(after)
         kept = ("image", "clone_of", *(("nic",) if seen.running else ()))
         if changed := [name for name in kept if getattr(seen, name) != getattr(after, name)]:
