@@ -10,6 +10,12 @@ CAAS := $(VENV)/bin/caas
 ROOT := $(filter 0,$(shell id -u))
 CODE := proto agent natbox coordinator tests
 IMAGES := nova-controller nova-compute base
+# Where `make install` puts things, below DESTDIR.
+PREFIX := /usr/lib/caas
+DESTDIR :=
+UNITS := agent/systemd/caas-agent.service agent/systemd/caas-containers.service agent/systemd/caas-halt.service \
+	natbox/systemd/caas-natbox.service coordinator/systemd/caas-coordinator.service
+COMMANDS := caas caas-certificates
 
 # A checkout that belongs to somebody else: nothing is cached in it.
 ifneq ($(shell test -w . && echo yes),yes)
@@ -25,7 +31,7 @@ PACKAGES := python3 python3-venv lxc python3-lxc mmdebstrap debian-archive-keyri
 	clang llvm libbpf1 libbpf-dev linux-libc-dev \
 	iputils-ping tcpdump openssh-client git busybox-static qemu-system-x86
 
-.PHONY: help packages venv bpf proto images demo demo-down lint test bench clean
+.PHONY: help packages venv bpf proto images demo demo-down lint test bench install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +94,38 @@ endif
 
 bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, half an hour); FIGURES="vlan-tcp …" for some
 	@$(PYTHON) -m tests.bench $(FIGURES)
+
+install: bpf ## put agent, NATBox and coordinator under systemd (docs/install.md); DESTDIR= PREFIX=/usr/lib/caas
+	@test -x "$(DESTDIR)$(PREFIX)/bin/pip" || /usr/bin/python3 -m venv --system-site-packages "$(DESTDIR)$(PREFIX)"
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+	cp -a --parents proto agent natbox coordinator setup.cfg pyproject.toml MANIFEST.in README.md "$$copy"; \
+	"$(DESTDIR)$(PREFIX)/bin/python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	  --root-user-action ignore "$$copy"
+	@sed -i "1s|^#!$(DESTDIR)$(PREFIX)/|#!$(PREFIX)/|" "$(DESTDIR)$(PREFIX)"/bin/caas*
+	@install -D -m 0644 -t "$(DESTDIR)$(PREFIX)/docs" docs/install.md
+	@for unit in $(UNITS); do \
+	  sed "s|@PREFIX@|$(PREFIX)|g" $$unit | install -D -m 0644 /dev/stdin "$(DESTDIR)/usr/lib/systemd/system/$${unit##*/}"; \
+	done
+	@install -D -m 0644 coordinator/systemd/sysusers.conf "$(DESTDIR)/usr/lib/sysusers.d/caas.conf"
+	@install -D -m 0644 coordinator/systemd/tmpfiles.conf "$(DESTDIR)/usr/lib/tmpfiles.d/caas.conf"
+	@install -D -m 0644 -t "$(DESTDIR)/usr/share/caas" agent/systemd/agent.env natbox/systemd/natbox.env
+	@install -d "$(DESTDIR)/etc/caas" "$(DESTDIR)/usr/bin"
+	@for command in $(COMMANDS); do ln -sfn "$(PREFIX)/bin/$$command" "$(DESTDIR)/usr/bin/$$command"; done
+	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then \
+	  systemd-sysusers caas.conf; systemd-tmpfiles --create caas.conf; systemctl daemon-reload; \
+	fi
+	@echo "installed in $(DESTDIR)$(PREFIX); docs/install.md says how to go on"
+
+uninstall: ## remove what `make install` has put there; /etc/caas, /var/lib/caas, links and containers stay
+	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then \
+	  systemctl disable --quiet --now caas-agent caas-natbox caas-coordinator caas-containers 2>/dev/null || :; \
+	  systemctl disable --quiet caas-halt 2>/dev/null || :; \
+	fi
+	@rm -f $(foreach unit,$(UNITS),"$(DESTDIR)/usr/lib/systemd/system/$(notdir $(unit))") \
+	  $(foreach command,$(COMMANDS),"$(DESTDIR)/usr/bin/$(command)") \
+	  "$(DESTDIR)/usr/lib/sysusers.d/caas.conf" "$(DESTDIR)/usr/lib/tmpfiles.d/caas.conf"
+	@rm -rf "$(DESTDIR)/usr/share/caas" "$(DESTDIR)$(PREFIX)"
+	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then systemctl daemon-reload; fi
 
 clean: ## remove what was compiled and cached in this folder; images and labs stay
 	@$(MAKE) -C agent/kernel/bpf clean

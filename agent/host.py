@@ -141,25 +141,34 @@ class Host:
                 self._forget(cluster)
             return result
 
-    def restore(self) -> None:
-        """After a start: make the host as saved. A cluster that cannot be restored is logged and left as it is."""
+    def restore(self, only: AbstractSet[str] | None = None) -> frozenset[str]:
+        """After a start: make the host as saved, or these clusters of it. Those that cannot be restored are logged,
+        left as they are, and returned."""
         self._settle_merging()
-        for cluster, desired in list(self._states.items()):
+        behind = set()
+        for cluster in list(self._states):
+            if only is not None and cluster not in only:
+                continue
             try:
                 with self._lock:
+                    if (desired := self._states.get(cluster)) is None:
+                        continue
                     result = self._apply(desired, _ignore, _ignore)
                     if not desired.state.links and not desired.state.containers:
                         self._forget(cluster)
                 log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
             except CaasError as exc:
+                behind.add(cluster)
                 log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
             except Exception:
+                behind.add(cluster)
                 log.exception("%s: not restored", cluster)  # the others' turn comes all the same
         try:
             wanted = [container for desired in self._states.values() for container in desired.state.containers]
             self.kernel.adopt_ports(wanted)
         except CaasError as exc:
             log.error("ports: %s (%s)", exc, exc.hint)
+        return frozenset(behind)
 
     def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         kernel_writes, container_writes = self.kernel.writes, self.containers.writes

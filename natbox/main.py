@@ -17,6 +17,7 @@ from proto import natbox_pb2_grpc
 from proto.errors import CaasError, invalid
 from proto.names import check_ifname
 from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
+from proto.transport.notify import serving
 from proto.transport.server import Server
 from proto.transport.tls import COORDINATOR, TlsFiles
 
@@ -77,11 +78,12 @@ async def _serve(options: argparse.Namespace) -> None:
     natbox_pb2_grpc.add_NatBoxServicer_to_server(NatBoxService(gatekeeper), server.grpc)
     await server.start()
     log.info("serves on %s: trunk %s, uplink %s", options.listen, options.trunk, options.uplink)
-    while not ended.is_set():
-        try:
-            await asyncio.wait_for(ended.wait(), MEND_SECONDS)
-        except TimeoutError:
-            await _mend(gatekeeper)
+    async with serving():
+        while not ended.is_set():
+            try:
+                await asyncio.wait_for(ended.wait(), MEND_SECONDS)
+            except TimeoutError:
+                await _mend(gatekeeper)
     log.info("ends; the datapath stays")
     await server.stop(grace=GRACE)
 

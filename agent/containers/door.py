@@ -17,6 +17,7 @@ from agent.containers.image_declaration import DECLARATIONS
 from agent.containers.keys import AUTHORIZED_KEYS, read_host_keys
 from agent.containers.lacks import find_lacks
 from agent.containers.pool import Pool
+from agent.containers.programs import Spawn, spawn_interpreter
 from agent.containers.record import Record, container_from_json, container_to_json, read_record, record_to_json
 from agent.containers.rootfs import Storage
 from agent.containers.seeds import Seeds
@@ -38,7 +39,7 @@ class LxcDoor:
 
     *storage* forces how root file systems are made; otherwise the best that works is probed once for each image.
     *stop_patience* is how long a container may take to shut down before it is killed, in seconds. *authorized_keys*
-    is the host's own file of those that containers with `ssh` let in.
+    is the host's own file of those that containers with `ssh` let in. *spawn* starts the worker processes.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LxcDoor:
         storage: Storage | None = None,
         stop_patience: float = STOP_PATIENCE,
         authorized_keys: Path = AUTHORIZED_KEYS,
+        spawn: Spawn = spawn_interpreter,
     ) -> None:
         self.lxcpath = check_path(state.absolute() / "containers")
         self.images = ImageStore(check_path(images.absolute()), declarations)
@@ -62,7 +64,7 @@ class LxcDoor:
         self._locks_lock = threading.Lock()
         self._seeds = Seeds(self._take_seed, self._drop_seed)
         self.lxcpath.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._pool = Pool(self.lxcpath, size=workers)
+        self._pool = Pool(self.lxcpath, size=workers, spawn=spawn)
         self._pool.call("tidy", timeout=_CREATE_TIMEOUT)
         self._tidied = self._pool.writes
 

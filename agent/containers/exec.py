@@ -10,13 +10,12 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.containers.config import check_path
-from agent.containers.pool import spawn_interpreter
+from agent.containers.programs import Program, Spawn, spawn_interpreter
 from proto.errors import CaasError, Code, invalid
 
 _LIMIT = 256 * 1024
@@ -91,16 +90,15 @@ class ExecProcess:
 class ExecDoor:
     """Runs commands in the containers below *state*/containers. Make it before gRPC is imported."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, spawn: Spawn = spawn_interpreter) -> None:
         self._lxcpath = check_path(state.absolute() / "containers")
+        self._spawn = spawn
         self._start()
 
     def _start(self) -> None:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server: subprocess.Popen[bytes] = spawn_interpreter(
-                "agent.containers.exec_server", theirs, str(self._lxcpath)
-            )
+            self._server: Program = self._spawn("agent.containers.exec_server", theirs, str(self._lxcpath))
         self._socket = mine
 
     @property

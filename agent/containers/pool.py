@@ -11,16 +11,14 @@ import logging
 import os
 import queue
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from agent.containers.programs import Spawn, spawn_interpreter
 from proto.errors import CaasError, Code
 
 log = logging.getLogger(__name__)
-_ROOT = Path(__file__).resolve().parents[2]
 _WORKERS_MAX = 8
 
 
@@ -28,28 +26,13 @@ class WorkerGoneError(Exception):
     """The worker's process ended while it was asked."""
 
 
-def spawn_interpreter(module: str, connection: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run *module* in a fresh interpreter that has *connection*, in a session of its own.
-
-    A terminal's interrupt is for the agent: what a worker has begun, it ends. The environment is clean, since the
-    monitors of containers inherit it.
-    """
-    environment = {"PATH": os.defpath + ":/usr/sbin:/sbin", "PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"}
-    fd = connection.fileno()
-    argv = [sys.executable, "-m", module, str(fd), *arguments]
-    # No preexec_fn: subprocess then uses vfork, which runs none of gRPC's fork handlers.
-    return subprocess.Popen(
-        argv, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment, cwd="/", start_new_session=True
-    )
-
-
 class Worker:
     """One worker process. Not for two threads at once."""
 
-    def __init__(self, lxcpath: Path) -> None:
+    def __init__(self, lxcpath: Path, spawn: Spawn = spawn_interpreter) -> None:
         mine, theirs = socket.socketpair()
         with theirs:
-            self.process = spawn_interpreter("agent.containers.worker", theirs, str(lxcpath))
+            self.process = spawn("agent.containers.worker", theirs, str(lxcpath))
         self._socket = mine
         self._stream = mine.makefile("rwb")
 
@@ -82,17 +65,18 @@ class Worker:
 class Pool:
     """*size* workers for changes and one for looking (by default two for each core, at most 8)."""
 
-    def __init__(self, lxcpath: Path, *, size: int | None = None) -> None:
+    def __init__(self, lxcpath: Path, *, size: int | None = None, spawn: Spawn = spawn_interpreter) -> None:
         self.size = size or min(_WORKERS_MAX, 2 * (os.cpu_count() or 1))
         self._lxcpath = lxcpath
+        self._spawn = spawn
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         self._readers: queue.LifoQueue[Worker] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._closed = False
         self.writes = 0
         for _ in range(self.size):
-            self._idle.put(Worker(lxcpath))
-        self._readers.put(Worker(lxcpath))
+            self._idle.put(Worker(lxcpath, spawn))
+        self._readers.put(Worker(lxcpath, spawn))
 
     def call(self, op: str, *, timeout: float, **arguments: Any) -> Any:
         """Have a worker do *op*. A worker that dies is replaced and *op* done again once: each can be repeated."""
@@ -118,7 +102,7 @@ class Pool:
             return worker.call(request, timeout)
         except (WorkerGoneError, TimeoutError) as exc:
             worker.close(kill=True)
-            worker = Worker(self._lxcpath)
+            worker = Worker(self._lxcpath, self._spawn)
             if isinstance(exc, WorkerGoneError):
                 raise
             what = f"{request['op']} {request.get('name', '')}".strip()

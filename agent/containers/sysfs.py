@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -17,7 +18,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 8, 0x100
 
 
 def is_sysfs_ours() -> bool:
-    """Whether /sys shows this process's network namespace: a sysfs mounted now is then the same one (st_dev).
+    """Whether /sys shows this process's network namespace: a sysfs mounted now is then the same one (st_dev), and
+    refused where nothing covers that one (EBUSY: the same file system on the same mount point).
 
     Tried in a child, whose mount namespace goes with it. Process 1's namespace may not be readable, so it is not asked.
     """
@@ -26,8 +28,11 @@ def is_sysfs_ours() -> bool:
         status = 2
         with contextlib.suppress(BaseException):
             before = os.stat("/sys").st_dev
-            enter_own_sysfs()
-            status = 0 if os.stat("/sys").st_dev == before else 1
+            try:
+                enter_own_sysfs()
+                status = 0 if os.stat("/sys").st_dev == before else 1
+            except OSError as exc:
+                status = 0 if exc.errno == errno.EBUSY else 2
         os._exit(status)
     return os.waitpid(pid, 0)[1] == 0
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("caas.agent")
 GRACE = 5.0
+RESTORE_SECONDS = 5.0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -40,6 +41,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="whose SSH keys are let in as root by containers that say ssh (default: %(default)s)",
     )
+    parser.add_argument(
+        "--workers",
+        type=Path,
+        metavar="SOCKET",
+        help="of caas-containers, which then starts what makes and enters containers (default: the agent itself)",
+    )
     for kind in ("vlan", "ipip"):
         parser.add_argument(
             f"--{kind}",
@@ -58,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from agent.containers.door import LxcDoor
     from agent.containers.exec import ExecDoor
+    from agent.containers.programs import Starter, spawn_interpreter
     from agent.host import Host
     from agent.kernel.door import NetlinkDoor
     from agent.kernel.ksm import Merging
@@ -67,10 +75,12 @@ def _run(options: argparse.Namespace) -> None:
     from agent.saved import SavedStates
 
     options.run.mkdir(parents=True, exist_ok=True)
+    spawn = Starter(options.workers) if options.workers else spawn_interpreter
+    keys = options.authorized_keys.absolute()
     # The workers are started here, before anything of gRPC is loaded.
     with (
-        LxcDoor(options.state, images=options.images, authorized_keys=options.authorized_keys.absolute()) as containers,
-        contextlib.closing(ExecDoor(options.state)) as commands,
+        LxcDoor(options.state, images=options.images, authorized_keys=keys, spawn=spawn) as containers,
+        contextlib.closing(ExecDoor(options.state, spawn=spawn)) as commands,
         NetlinkDoor(vlan=options.vlan, ipip=options.ipip) as kernel,
         contextlib.closing(Watcher()) as watcher,
         contextlib.closing(Ports()) as ports,
@@ -84,21 +94,32 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, me
     from agent.kernel.look import KernelLook
     from agent.rpc.service import NodeAgent
     from proto import agent_pb2_grpc
+    from proto.transport.notify import serving
     from proto.transport.server import Server
     from proto.transport.tls import COORDINATOR, TlsFiles
 
     server = Server(allowed=frozenset({COORDINATOR}))
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
     ended = end_on_signal()
-    await asyncio.to_thread(host.restore)
+    behind = await asyncio.to_thread(host.restore)
     agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook()), server.grpc)
     await server.start()
     mender.start()
     log.info("%s serves on %s", options.name, options.listen)
-    await ended.wait()
+    retrying = asyncio.create_task(_restore_again(host, behind))
+    async with serving():
+        await ended.wait()
+    retrying.cancel()
     log.info("ends; links and containers stay")
     await server.stop(grace=GRACE)
     await asyncio.to_thread(mender.close)
+
+
+async def _restore_again(host: Host, behind: frozenset[str]) -> None:
+    """What could not be restored is tried again: after a boot the trunk may come later than the agent."""
+    while behind:
+        await asyncio.sleep(RESTORE_SECONDS)
+        behind = await asyncio.to_thread(host.restore, behind)
 
 
 if __name__ == "__main__":

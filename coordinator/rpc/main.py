@@ -15,6 +15,7 @@ from coordinator.journal import Journal
 from coordinator.rpc.service import CoordinatorService
 from proto import coordinator_pb2_grpc
 from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
+from proto.transport.notify import serving
 from proto.transport.server import Server
 from proto.transport.tls import TlsFiles
 
@@ -69,7 +70,8 @@ async def _serve(options: argparse.Namespace) -> None:
         await server.start()
     options.socket.chmod(int(options.socket_mode, 8))
     log.info("serves on %s%s", options.socket, f" and {options.listen}" if options.listen else "")
-    await ended.wait()
+    async with serving():
+        await ended.wait()
     await service.stop()
     for server in servers:
         await server.stop(grace=GRACE)

@@ -46,6 +46,17 @@ def test_a_restart_after_power_was_lost_makes_the_host_as_saved(tmp_path: Path) 
     assert kernel.adopted == {"demo.ubuntu011"}
 
 
+def test_what_cannot_be_restored_is_named_and_restored_when_its_trunk_has_come(tmp_path: Path) -> None:
+    apply(make_host(tmp_path), make_desired(make_container()))
+    kernel = FakeKernel()
+    host = make_host(tmp_path, kernel)
+    assert host.restore() == {"demo"}
+    assert host.restore(frozenset({"other"})) == frozenset()
+    kernel.foreign[TRUNK.name] = TRUNK
+    assert host.restore(frozenset({"demo"})) == frozenset()
+    assert ("vlan", "eth1.100") in kernel.things
+
+
 def test_an_older_generation_is_stale_and_so_is_the_same_with_other_contents(tmp_path: Path) -> None:
     host = make_host(tmp_path)
     apply(host, make_desired(make_container(), generation=2))
