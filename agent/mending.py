@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Seconds from the first message to the look: what belongs together comes together.
 DEBOUNCE = 0.2
 #: A container that is rebooting is down for a moment. Its monitor starts it again, not we.
-REBOOT = 0.6
+REBOOT = 0.3
 #: Seconds between looks where nothing is heard: for what the kernel tells nobody, such as sysctls and neighbours.
 IDLE = 60.0
 #: After a look, rest so many times as long as it took, but not longer than REST_MAX: many changes that do not concern
@@ -67,6 +67,7 @@ class Mender:
         self._clock, self._now = clock, now
         self._patience = Patience()
         self._stopped: dict[str, float] = {}
+        self._portless: dict[str, float] = {}
         self._lacks: set[tuple[str, str]] | None = None
         self._filters_by: list[Touch] = []
         self._obstacles_due = clock()
@@ -213,8 +214,14 @@ class Mender:
         if not wanted:
             return False
         acted = False
-        for name, fault in self._mends.find_stray(tuple(wanted.values())).items():
+        stray = self._mends.find_stray(tuple(wanted.values()))
+        self._portless = {name: since for name, since in self._portless.items() if name in stray}
+        for name, fault in stray.items():
             container = wanted[name]
+            # One whose port is gone may be ending just now.
+            if self._clock() - self._portless.setdefault(name, self._clock()) < REBOOT and fault.endswith("gone"):
+                look.come_back(REBOOT)
+                continue
 
             def join(container: Container = container) -> None:
                 self._mends.join(container)

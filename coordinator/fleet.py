@@ -53,6 +53,11 @@ class AgentClient:
         reply = await call(self._stub.Examine(agent_pb2.ExamineRequest(cluster=cluster), timeout=LOOK), self.host)
         return [finding_from_wire(found) for found in reply.findings]
 
+    async def doctor(self) -> Sequence[agent_pb2.DoctorReply.Complaint]:
+        """What is wrong with the host itself."""
+        reply = await call(self._stub.Doctor(agent_pb2.DoctorRequest(), timeout=LOOK), self.host)
+        return tuple(reply.complaints)
+
     async def find_passages(self, request: agent_pb2.FindPassagesRequest) -> agent_pb2.FindPassagesReply:
         """What passes between the host and others, which have to be asked at the same time."""
         return await call(self._stub.FindPassages(request, timeout=LOOK + request.seconds), self.host)

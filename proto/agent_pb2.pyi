@@ -254,6 +254,25 @@ class BurstReply(_message.Message):
     tunnel_drops: _containers.ScalarMap[str, int]
     def __init__(self, report: _Optional[str] = ..., tunnel_drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
+class DoctorRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DoctorReply(_message.Message):
+    __slots__ = ("complaints",)
+    class Complaint(_message.Message):
+        __slots__ = ("what", "why", "mend")
+        WHAT_FIELD_NUMBER: _ClassVar[int]
+        WHY_FIELD_NUMBER: _ClassVar[int]
+        MEND_FIELD_NUMBER: _ClassVar[int]
+        what: str
+        why: str
+        mend: str
+        def __init__(self, what: _Optional[str] = ..., why: _Optional[str] = ..., mend: _Optional[str] = ...) -> None: ...
+    COMPLAINTS_FIELD_NUMBER: _ClassVar[int]
+    complaints: _containers.RepeatedCompositeFieldContainer[DoctorReply.Complaint]
+    def __init__(self, complaints: _Optional[_Iterable[_Union[DoctorReply.Complaint, _Mapping]]] = ...) -> None: ...
+
 class ExamineRequest(_message.Message):
     __slots__ = ("cluster",)
     CLUSTER_FIELD_NUMBER: _ClassVar[int]

@@ -70,6 +70,11 @@ class NodeAgentStub(object):
                 request_serializer=proto_dot_agent__pb2.ExamineRequest.SerializeToString,
                 response_deserializer=proto_dot_agent__pb2.ExamineReply.FromString,
                 _registered_method=True)
+        self.Doctor = channel.unary_unary(
+                '/caas.v1.NodeAgent/Doctor',
+                request_serializer=proto_dot_agent__pb2.DoctorRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.DoctorReply.FromString,
+                _registered_method=True)
         self.Destroy = channel.unary_stream(
                 '/caas.v1.NodeAgent/Destroy',
                 request_serializer=proto_dot_agent__pb2.DestroyRequest.SerializeToString,
@@ -129,6 +134,13 @@ class NodeAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Doctor(self, request, context):
+        """What is wrong with this host itself, whatever cluster it carries. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Destroy(self, request, context):
         """Remove everything of a cluster. Nothing left to remove is success.
         """
@@ -173,6 +185,11 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Examine,
                     request_deserializer=proto_dot_agent__pb2.ExamineRequest.FromString,
                     response_serializer=proto_dot_agent__pb2.ExamineReply.SerializeToString,
+            ),
+            'Doctor': grpc.unary_unary_rpc_method_handler(
+                    servicer.Doctor,
+                    request_deserializer=proto_dot_agent__pb2.DoctorRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.DoctorReply.SerializeToString,
             ),
             'Destroy': grpc.unary_stream_rpc_method_handler(
                     servicer.Destroy,
@@ -369,6 +386,33 @@ class NodeAgent(object):
             '/caas.v1.NodeAgent/Examine',
             proto_dot_agent__pb2.ExamineRequest.SerializeToString,
             proto_dot_agent__pb2.ExamineReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Doctor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/Doctor',
+            proto_dot_agent__pb2.DoctorRequest.SerializeToString,
+            proto_dot_agent__pb2.DoctorReply.FromString,
             options,
             channel_credentials,
             insecure,

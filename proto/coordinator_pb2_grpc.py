@@ -59,6 +59,11 @@ class CoordinatorStub(object):
                 request_serializer=proto_dot_coordinator__pb2.NameRequest.SerializeToString,
                 response_deserializer=proto_dot_coordinator__pb2.Document.FromString,
                 _registered_method=True)
+        self.Doctor = channel.unary_unary(
+                '/caas.v1.Coordinator/Doctor',
+                request_serializer=proto_dot_coordinator__pb2.NameRequest.SerializeToString,
+                response_deserializer=proto_dot_coordinator__pb2.Document.FromString,
+                _registered_method=True)
         self.Verify = channel.unary_stream(
                 '/caas.v1.Coordinator/Verify',
                 request_serializer=proto_dot_coordinator__pb2.NameRequest.SerializeToString,
@@ -127,6 +132,13 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Doctor(self, request, context):
+        """of a host, or a cluster's; name "": of all
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Verify(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -188,6 +200,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
+                    request_deserializer=proto_dot_coordinator__pb2.NameRequest.FromString,
+                    response_serializer=proto_dot_coordinator__pb2.Document.SerializeToString,
+            ),
+            'Doctor': grpc.unary_unary_rpc_method_handler(
+                    servicer.Doctor,
                     request_deserializer=proto_dot_coordinator__pb2.NameRequest.FromString,
                     response_serializer=proto_dot_coordinator__pb2.Document.SerializeToString,
             ),
@@ -355,6 +372,33 @@ class Coordinator(object):
             request,
             target,
             '/caas.v1.Coordinator/Status',
+            proto_dot_coordinator__pb2.NameRequest.SerializeToString,
+            proto_dot_coordinator__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Doctor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.Coordinator/Doctor',
             proto_dot_coordinator__pb2.NameRequest.SerializeToString,
             proto_dot_coordinator__pb2.Document.FromString,
             options,

@@ -26,6 +26,7 @@ from proto.model import (
     Vlan,
     Vxlan,
 )
+from proto.model.complaint import Complaint
 
 NetworkThing = Bridge | Vlan | Ipip | Vxlan | Address | Route | Rule | Masquerade | Forward
 
@@ -122,6 +123,13 @@ class KernelDoor(Protocol):
     def taken_ports(self) -> Sequence[int]:
         """TCP ports of this host that something else has, ascending: it listens there on any address but a loopback
         one, or translates them, by nft's rules that are not ours. What is forwarded by ours is in `observe`."""
+
+
+class DoctorDoor(Protocol):
+    """Looks at the host itself."""
+
+    def examine(self, desired: HostState) -> Sequence[Complaint]:
+        """What is wrong with the host, for what *desired*, all clusters together, has here."""
 
 
 class WatchDoor(Protocol):

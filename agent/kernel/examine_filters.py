@@ -51,7 +51,7 @@ def find_filters(nft: Nft, seen: Links, desired: HostState) -> Iterator[Finding]
         name = f"{chain['family']} {chain['table']} {chain['name']}"
         if name not in map(str, dropped):
             yield from _find_doubtful(chain, name, ruleset, seen, desired)
-    if old := run_inside(nft.netns, _read_old_filter):
+    if old := run_inside(nft.netns, read_old_filter):
         near = tuple(each for address in desired.addresses for each in containers_on(desired, address.link))
         sure = "-P FORWARD DROP" in old and "ACCEPT" not in old
         yield Finding(cause=Cause.FORWARD, object="FORWARD", text=old, hint=" ".join(_OLD), near=near, sure=sure)
@@ -116,7 +116,7 @@ def _filters_bridges() -> bool:
     return _BRIDGED.exists() and _BRIDGED.read_text().strip() == "1"
 
 
-def _read_old_filter() -> str:
+def read_old_filter() -> str:
     """What iptables-legacy has at FORWARD; nft does not show it. "" where there is none, or it drops nothing."""
     if not _OLD_TABLES.exists() or "filter" not in _OLD_TABLES.read_text().split():
         return ""

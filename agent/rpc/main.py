@@ -91,6 +91,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, mender: Mender) -> None:
+    from agent.kernel.doctor import Doctor
     from agent.kernel.look import KernelLook
     from agent.rpc.service import NodeAgent
     from proto import agent_pb2_grpc
@@ -102,7 +103,7 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, me
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
     ended = end_on_signal()
     behind = await asyncio.to_thread(host.restore)
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook()), server.grpc)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook(), Doctor()), server.grpc)
     await server.start()
     mender.start()
     log.info("%s serves on %s", options.name, options.listen)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, Protocol, TypeVar
 
-from agent.core.doors import LookDoor, Question, Search
+from agent.core.doors import DoctorDoor, LookDoor, Question, Search
 from agent.core.drift import Drift
 from agent.host import Host
 from agent.nameservers import read_nameservers
@@ -60,10 +60,11 @@ class ExecDoor(Protocol):
 class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
     """The service of one host."""
 
-    def __init__(self, host: Host, exec_door: ExecDoor, look: LookDoor) -> None:
+    def __init__(self, host: Host, exec_door: ExecDoor, look: LookDoor, doctor: DoctorDoor | None = None) -> None:
         self._host = host
         self._exec = exec_door
         self._reach = Reach(host, look)
+        self._doctor = doctor
 
     async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeReply:
         desired = cluster_host_from_wire(request.desired) if request.HasField("desired") else None
@@ -156,6 +157,12 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
     async def Examine(self, request: pb.ExamineRequest, context: Any) -> pb.ExamineReply:
         found = await asyncio.to_thread(self._reach.examine, request.cluster)
         return pb.ExamineReply(findings=map(finding_to_wire, found))
+
+    async def Doctor(self, request: pb.DoctorRequest, context: Any) -> pb.DoctorReply:
+        if self._doctor is None:
+            raise CaasError(Code.UNSUPPORTED, "this agent looks at no host")
+        found = await asyncio.to_thread(self._doctor.examine, self._host.others(""))
+        return pb.DoctorReply(complaints=[pb.DoctorReply.Complaint(**asdict(one)) for one in found])
 
     async def Exec(self, inputs: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
         first = await anext(aiter(inputs), None)

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("coordinator.cli.work", "plan"),
     "up": ("coordinator.cli.work", "up"),
     "status": ("coordinator.cli.look", "status"),
+    "doctor": ("coordinator.cli.doctor", "doctor"),
     "verify": ("coordinator.cli.look", "verify"),
     "test": ("coordinator.cli.look", "test"),
     "exec": ("coordinator.cli.inside", "exec_command"),

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from coordinator import access, bringup, checks, status, teardown
+from coordinator import access, bringup, checks, doctor, status, teardown
 from coordinator.compiling import compile_cluster, to_document
 from coordinator.config import Settings
 from coordinator.fleet import Fleet
@@ -45,6 +45,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         if not request.name:
             return _document(status.list_clusters(self._journal))
         return _document(await status.status(self._fleet, self._journal, request.name))
+
+    async def Doctor(self, request: pb.NameRequest, context: Any) -> pb.Document:
+        return _document(await doctor.examine(self._fleet, self._journal, self._settings, request.name))
 
     async def Credentials(self, request: pb.CredentialsRequest, context: Any) -> pb.Document:
         return _document(access.credentials(self._fleet, self._journal, request.name, request.format))

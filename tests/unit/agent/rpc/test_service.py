@@ -9,13 +9,15 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from agent.core.drift import Drift
 from agent.host import Host
 from agent.rpc.service import NodeAgent
 from agent.saved import SavedStates
 from coordinator.fleet import AgentClient, AgentShell
 from proto import agent_pb2, agent_pb2_grpc
 from proto.errors import CaasError, Code
-from proto.model import ClusterHost
+from proto.model import ClusterHost, HostState
+from proto.model.complaint import Complaint
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
 from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
@@ -55,11 +57,20 @@ class LocalExec:
         return self.last
 
 
+class FakeDoctor:
+    """DoctorDoor that complains of every link that is wanted."""
+
+    def examine(self, desired: HostState) -> Sequence[Complaint]:
+        return [Complaint(what=link.name, why="the test says so", mend="none") for link in desired.links]
+
+
 class Rig:
     """An agent on doors in memory, and a client of it."""
 
-    def __init__(self, client: AgentClient, kernel: FakeKernel, containers: FakeContainers, run: LocalExec) -> None:
-        self.client, self.kernel, self.containers, self.run = client, kernel, containers, run
+    def __init__(
+        self, host: Host, client: AgentClient, kernel: FakeKernel, containers: FakeContainers, run: LocalExec
+    ) -> None:
+        self.host, self.client, self.kernel, self.containers, self.run = host, client, kernel, containers, run
 
 
 @pytest.fixture
@@ -67,11 +78,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     kernel, containers, run = FakeKernel(foreign=[TRUNK]), FakeContainers(), LocalExec()
     server = Server(allowed=None)
     host = Host("host1", kernel, containers, SavedStates(tmp_path / "desired"))
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run, FakeLook()), server.grpc)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run, FakeLook(), FakeDoctor()), server.grpc)
     server.listen_unix(str(tmp_path / "agent.sock"))
     await server.start()
     channel = open_unix_channel(str(tmp_path / "agent.sock"))
-    yield Rig(AgentClient("host1", channel), kernel, containers, run)
+    yield Rig(host, AgentClient("host1", channel), kernel, containers, run)
     await channel.close()
     await server.stop(grace=1)
 
@@ -173,3 +184,20 @@ async def test_two_changes_at_once_follow_each_other(rig: Rig) -> None:
     desired = make_desired(make_container())
     results = await asyncio.gather(*(apply(rig, desired) for _ in range(4)))
     assert sorted(writes for _, writes in results) == [0, 0, 0, 5]
+
+
+async def test_drift_comes_with_what_is_observed(rig: Rig) -> None:
+    event = {"time": 7.5, "kind": "route", "name": "r", "found": "missing", "mended": True, "by": "ip", "hint": "h"}
+    for cluster in ("demo", "blue", ""):
+        rig.host.drift.add(Drift(**event, cluster=cluster))  # type: ignore[arg-type]
+    seen = (await rig.client.observe("demo")).drift
+    assert [one.cluster for one in seen] == ["demo", ""]
+    assert {name: getattr(seen[0], name) for name in event} == event
+
+
+async def test_the_doctor_looks_for_all_clusters_together(rig: Rig) -> None:
+    await apply(rig, make_desired())
+    await apply(rig, make_desired(cluster="blue", vid=200))
+    complaints = await rig.client.doctor()
+    assert {one.what for one in complaints} == {"lxcbr100", "eth1.100", "lxcbr200", "eth1.200"}
+    assert (complaints[0].why, complaints[0].mend) == ("the test says so", "none")

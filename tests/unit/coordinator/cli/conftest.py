@@ -62,6 +62,9 @@ class ToldCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
     def Status(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
         return self._answer("Status", request, context)
 
+    def Doctor(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
+        return self._answer("Doctor", request, context)
+
     def Credentials(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
         return self._answer("Credentials", request, context)
 

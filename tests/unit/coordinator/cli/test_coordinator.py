@@ -435,3 +435,48 @@ def test_stdin_of_the_runner_is_taken_for_empty(caas: Any) -> None:
     caas.coordinator.echo = True
     caas.coordinator.outputs = [_output(status=0)]
     assert caas.run("exec", "demo", "c", "--", "cat", input=io.BytesIO(b"")).exit_code == 0
+
+
+DRIFT = {
+    "host": "host1",
+    "time": 1_700_000_000.0,
+    "kind": "route",
+    "name": "10.9.2.0/24",
+    "found": "missing",
+    "mended": True,
+    "by": "ip (pid 7)",
+    "hint": "",
+}
+OBSTACLE = {**DRIFT, "kind": "obstacle", "mended": False, "by": "", "hint": "nft insert rule"}
+
+
+def test_drift_is_shown_by_status_and_logs(caas: Any) -> None:
+    told = [*[DRIFT] * 9, OBSTACLE]
+    status = {"cluster": "demo", "state": "up", "generation": 1, "hosts": {}, "containers": [], "drift": told}
+    caas.coordinator.documents = {"Status": status, "Logs": {"cluster": "demo", "entries": [], "drift": told}}
+    shown = caas.run("status", "demo").stdout
+    assert shown.count("host1  route 10.9.2.0/24: missing, by ip (pid 7); mended\n") == 4
+    assert shown.endswith("host1  obstacle 10.9.2.0/24: missing; not mended: nft insert rule\n")
+    assert caas.run("logs", "demo").stdout.count("route 10.9.2.0/24") == 9
+    assert json.loads(caas.run("status", "--json", "demo").stdout)["drift"] == told
+
+
+def test_doctor_names_what_is_wrong_and_its_mend(caas: Any) -> None:
+    wrong = {"what": "firewalld runs", "why": "it rejects", "mend": "firewall-cmd --reload"}
+    well: dict[str, Any] = {"agent": "up", "findings": []}
+    document = {"hosts": {"host1": well, "host2": {"agent": "up", "findings": [wrong]}}, "ok": False}
+    caas.coordinator.documents["Doctor"] = document
+    done = caas.run("doctor", "demo")
+    assert done.exit_code == 1
+    assert caas.coordinator.calls[-1][1].name == "demo"
+    assert done.stdout == (
+        "host1: nothing found\nhost2: firewalld runs\n  why:  it rejects\n  mend: firewall-cmd --reload\n"
+    )
+    done = caas.run("doctor", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (1, document)
+    caas.coordinator.documents["Doctor"] = {"hosts": {"host1": well}, "ok": True}
+    assert caas.run("doctor").exit_code == 0
+    away = {"agent": "unreachable", "message": "host1: it does not answer", "findings": []}
+    caas.coordinator.documents["Doctor"] = {"hosts": {"host1": away}, "ok": False}
+    done = caas.run("doctor")
+    assert (done.exit_code, done.stdout) == (1, "host1: its agent does not answer: host1: it does not answer\n")
