@@ -31,7 +31,7 @@ PACKAGES := python3 python3-venv lxc python3-lxc mmdebstrap debian-archive-keyri
 	clang llvm libbpf1 libbpf-dev linux-libc-dev \
 	iputils-ping tcpdump openssh-client git busybox-static qemu-system-x86
 
-.PHONY: help packages venv bpf proto images demo demo-down lint test bench install uninstall clean
+.PHONY: help packages venv bpf proto images demo demo-down lint test soak bench install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,11 @@ else
 	echo "as root: make test"; \
 	exit $$status
 endif
+
+SEEDS ?= 5000
+FIRST ?= 1
+soak: venv ## the simulation for long: SEEDS=5000 seeds from FIRST=1 on; says how a failing one is replayed
+	@$(PYTHON) -m tests.support.simulation --first $(FIRST) --seeds $(SEEDS)
 
 bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, half an hour); FIGURES="vlan-tcp …" for some
 	@$(PYTHON) -m tests.bench $(FIGURES)

@@ -1,0 +1,362 @@
+"""Simulated machines: what is on one survives its processes. A process dies before its n-th write, wherever that is."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from agent.core.doors import ForeignLink
+from agent.host import Host
+from agent.rpc.service import NodeAgent
+from natbox.gatekeeper import Gatekeeper
+from natbox.service import NatBoxService
+from proto import agent_pb2_grpc, natbox_pb2_grpc, types_pb2
+from proto.disk import OfCluster
+from proto.errors import CaasError, Code
+from proto.model import Action, ClusterHost, Container, Cost, Datapath, Gateway, GatewayTable, HostState, Plan
+from proto.wire import (
+    cluster_host_from_wire,
+    cluster_host_to_wire,
+    gateway_table_from_wire,
+    gateway_table_to_wire,
+)
+from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
+from tests.support.fleet import FakeExec, FakeFleet
+from tests.support.simulation.clock import PROCESS, Died
+from tests.support.simulation.network import Registry
+from tests.unit.natbox.fake_door import FakeDoor
+
+S = TypeVar("S", bound=OfCluster)
+#: Links that are nobody's of ours: none may ever be written to.
+UNOWNED = ("eth1", "docker0", "lxcbr4000")
+
+
+class InlinePool:
+    """concurrent.futures.ThreadPoolExecutor without threads: in the order of the calls, at once."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        return None
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
+
+
+class Machine:
+    """A host or NATBox: up or away, its process running or not. `violations` is shared by all."""
+
+    def __init__(self, name: str, random: Random, tell: Callable[[str], None], violations: list[str]) -> None:
+        self.name, self.random, self.tell, self.violations = name, random, tell, violations
+        self.away = False
+        self.handlers: dict[str, Any] | None = None
+        self.busy_until = 0.0
+        self.is_running = False
+        #: Writes left until the process dies, or until one of its writes fails; None: never.
+        self.fuse: int | None = None
+        self.failing: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def latency(self) -> float:
+        return self.random.uniform(0.001, 0.05)
+
+    def serve(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) and not isinstance(failure, Died):
+            self.violations.append(f"{self.name}: a handler raised {failure!r}")
+
+    def work(self, function: Callable[..., Any], *args: Any) -> Any:
+        """In the process's worker thread."""
+        if not self.is_running:
+            raise Died
+        result = function(*args)
+        if not self.is_running:
+            raise Died  # it came to an end in what had no way to say so
+        return result
+
+    def before_write(self, what: str) -> None:
+        """Every write of the process to what outlives it, before it has any effect."""
+        if not self.is_running:
+            raise Died
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.tell(f"{self.name}: killed before {what}")
+                self.kill()
+                raise Died
+        if self.failing is not None:
+            self.failing -= 1
+            if self.failing < 0:
+                self.failing = None
+                self.tell(f"{self.name}: {what} fails")
+                raise CaasError(Code.FAILED, f"{what}: simulated")
+
+    def kill(self) -> None:
+        """kill -9 of the process."""
+        self.is_running, self.handlers, self.fuse, self.failing = False, None, None, None
+        for task in list(self._tasks):
+            task.cancel()
+
+    def start(self) -> None:
+        """A new process, which makes the machine as saved before it serves."""
+        if self.is_running:
+            return
+        self.is_running = True
+        token = PROCESS.set(self)
+        try:
+            service, register = self.make_service()
+        except Died:
+            return
+        finally:
+            PROCESS.reset(token)
+        registry = Registry()
+        register(service, registry)
+        self.handlers = registry.handlers
+        self.busy_until = 0.0
+        self.tell(f"{self.name}: serves")
+
+    def make_service(self) -> tuple[Any, Callable[[Any, Any], None]]:
+        raise NotImplementedError
+
+    def lose_power(self) -> None:
+        """What is in the kernel is gone, what is on the disk stays."""
+        self.kill()
+
+
+class Disk(Generic[S]):
+    """proto.disk.Saved in memory: each write happens whole or not at all."""
+
+    def __init__(self, machine: Machine, to_wire: Callable[[S], Any], from_wire: Callable[[Any], S], kind: Any) -> None:
+        self._machine, self._to_wire, self._from_wire, self._kind = machine, to_wire, from_wire, kind
+        self.files: dict[str, bytes] = {}
+        #: The highest generation whose change ended well.
+        self.reached: dict[str, int] = {}
+
+    def load(self) -> dict[str, S]:
+        return {name: self._from_wire(self._kind.FromString(data)) for name, data in self.files.items()}
+
+    def save(self, state: S) -> None:
+        self._machine.before_write(f"save {state.cluster}")
+        generation = state.generation  # type: ignore[attr-defined]
+        if generation < self.reached.get(state.cluster, 0):
+            reached = self.reached[state.cluster]
+            self._machine.violations.append(
+                f"{self._machine.name}: {state.cluster} goes back from generation {reached} to {generation}"
+            )
+        self.files[state.cluster] = self._to_wire(state).SerializeToString(deterministic=True)
+
+    def forget(self, cluster: str) -> None:
+        self._machine.before_write(f"forget {cluster}")
+        self.files.pop(cluster, None)
+        self.reached.pop(cluster, None)
+
+
+class WatchedHost(Host):
+    """Tells the disk which generations were reached, and the doors for whom it works."""
+
+    machine: HostMachine
+
+    def apply(
+        self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+    ) -> Cost:
+        cost = super().apply(desired, on_plan=on_plan, on_done=on_done)
+        self.machine.disk.reached[desired.cluster] = desired.generation
+        return cost
+
+    def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
+        self.machine.working_for = desired.cluster
+        return super()._apply(desired, on_plan, on_done)
+
+
+class SimulatedKernel(FakeKernel):
+    """A kernel that a process writes to until it dies."""
+
+    def __init__(self, machine: HostMachine) -> None:
+        links = [ForeignLink(name=name, kind="veth", mtu=1500, up=True) for name in UNOWNED]
+        super().__init__(foreign=links)
+        self.machine = machine
+        self.able = Datapath(vlan="kernel", ipip="kernel", vxlan="kernel")
+
+    @contextmanager
+    def write(self, verb: str, name: str) -> Iterator[None]:
+        self.machine.before_write(f"{verb} {name}")
+        if name in UNOWNED:
+            self.machine.violations.append(f"{self.machine.name}: {verb} {name}, which is not ours")
+        with super().write(verb, name):
+            yield
+
+    def create(self, thing: Any) -> None:
+        self.machine.check_owner("create", thing)
+        super().create(thing)
+
+    def change(self, before: Any, after: Any) -> None:
+        self.machine.check_owner("change", before)
+        super().change(before, after)
+
+    def delete(self, thing: Any) -> None:
+        self.machine.check_owner("delete", thing)
+        super().delete(thing)
+
+
+class SimulatedContainers(FakeContainers):
+    """An LXC that a process writes to until it dies. What was in a container goes with it."""
+
+    def __init__(self, machine: HostMachine) -> None:
+        super().__init__(kernel=machine.kernel)
+        self.machine = machine
+
+    @contextmanager
+    def write(self, verb: str, name: str) -> Iterator[None]:
+        self.machine.before_write(f"{verb} {name}")
+        if name.partition(".")[0] != self.machine.working_for:
+            self.machine.violations.append(f"{self.machine.name}: {verb} {name} for {self.machine.working_for}")
+        with super().write(verb, name):
+            yield
+
+    def delete(self, container: Container) -> None:
+        super().delete(container)
+        self.machine.inside.forget(container.name)
+
+
+class Inside:
+    """What is in all containers of all clusters, nova included."""
+
+    def __init__(self, world: Callable[[], FakeFleet]) -> None:
+        self._make = world
+        self._clusters: dict[str, FakeFleet] = {}
+
+    def of(self, cluster: str) -> FakeFleet:
+        return self._clusters.setdefault(cluster, self._make())
+
+    def forget(self, name: str) -> None:
+        cluster, _, hostname = name.partition(".")
+        world = self.of(cluster)
+        if hostname == "c0":  # the database is there
+            del self._clusters[cluster]
+            return
+        world.inside.pop(hostname, None)
+        world.nova.computes_up.discard(hostname)
+        for key in [key for key in world.kept if key.startswith(f"{hostname}:")]:
+            del world.kept[key]
+
+
+class SimulatedExec:
+    """ExecDoor of one host."""
+
+    def __init__(self, machine: HostMachine) -> None:
+        self._machine = machine
+
+    async def spawn(self, name: str, argv: Any, *, env: Any) -> Any:
+        world = self._machine.inside.of(name.partition(".")[0])
+        return await FakeExec(self._machine.containers, world).spawn(name, argv, env=env)
+
+
+class HostMachine(Machine):
+    """A physical host and its agent."""
+
+    def __init__(self, *args: Any, inside: Inside) -> None:
+        super().__init__(*args)
+        self.inside = inside
+        self.working_for = ""
+        self.kernel = SimulatedKernel(self)
+        self.containers = SimulatedContainers(self)
+        self.disk = Disk[ClusterHost](self, cluster_host_to_wire, cluster_host_from_wire, types_pb2.ClusterHost)
+
+    def make_service(self) -> tuple[Any, Callable[[Any, Any], None]]:
+        host = WatchedHost(self.name, self.kernel, self.containers, self.disk)  # type: ignore[arg-type]
+        host.machine = self
+        host.restore()
+        service = NodeAgent(host, SimulatedExec(self), FakeLook())
+        return service, agent_pb2_grpc.add_NodeAgentServicer_to_server
+
+    def lose_power(self) -> None:
+        self.tell(f"{self.name}: power lost")
+        self.kill()
+        self.kernel.things.clear()
+        for name, container in self.containers.containers.items():
+            self.containers.containers[name] = replace(container, running=False)
+            self.kernel.remove_port(container.nic)
+
+    def state(self) -> HostState:
+        return self.kernel.observe().state
+
+    def check_owner(self, verb: str, thing: Any) -> None:
+        """A change for one cluster touches nothing of another: what has no mark is on a link that has one."""
+        link = getattr(thing, "link", "") or getattr(thing, "dev", "")
+        holder = next((one for one in self.state().links if one.name == link), thing)
+        owner = holder.mark.cluster if hasattr(holder, "mark") else "host"
+        if owner not in (self.working_for, "host"):
+            self.violations.append(f"{self.name}: {verb} {thing.name} of {owner} for {self.working_for}")
+
+
+class SimulatedGateways(FakeDoor):
+    """NATBox's kernel, written to until the process dies."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def _write(self, verb: str, name: str) -> None:
+        self._machine.before_write(f"{verb} {name}")
+        super()._write(verb, name)
+
+    def create(self, gateway: Gateway) -> None:
+        if gateway.vid in self.vlans:
+            self._machine.violations.append(f"natbox: VID {gateway.vid} twice")
+        super().create(gateway)
+
+
+class WatchedGatekeeper(Gatekeeper):
+    """Tells the disk which generations were reached."""
+
+    machine: GatewayMachine
+
+    def apply(self, desired: GatewayTable, **callbacks: Any) -> Cost:
+        cost = super().apply(desired, **callbacks)
+        self.machine.disk.reached[desired.cluster] = desired.generation
+        return cost
+
+
+class GatewayMachine(Machine):
+    """NATBox's machine."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.door = SimulatedGateways(self)
+        self.disk = Disk[GatewayTable](self, gateway_table_to_wire, gateway_table_from_wire, types_pb2_table())
+
+    def make_service(self) -> tuple[Any, Callable[[Any, Any], None]]:
+        keeper = WatchedGatekeeper(self.door, self.disk)  # type: ignore[arg-type]
+        keeper.machine = self
+        keeper.restore()
+        return NatBoxService(keeper), natbox_pb2_grpc.add_NatBoxServicer_to_server
+
+    def lose_power(self) -> None:
+        self.tell("natbox: power lost")
+        self.kill()
+        self.door.vlans.clear()
+        self.door.laid = False
+
+
+@functools.cache
+def types_pb2_table() -> Any:
+    return type(gateway_table_to_wire(GatewayTable(cluster="x", generation=1)))

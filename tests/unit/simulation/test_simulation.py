@@ -1,0 +1,98 @@
+"""Seeds of the simulation, that one replays, and that each invariant can fail (docs/reliability.md)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agent.core.apply
+import coordinator.compiling.allocate
+from agent.host import Host
+from proto.model import Cost, HostState
+from tests.support.simulation.many_hosts import converge
+from tests.support.simulation.network import Weather
+from tests.support.simulation.run import run_seed
+
+ROOT = Path(__file__).parents[3]
+STORMY = Weather(answer_lost=0.1, twice=0.6)
+
+
+def play(*options: str) -> subprocess.CompletedProcess[str]:
+    """The command that plays seeds, in one process."""
+    words = [sys.executable, "-m", "tests.support.simulation", "--jobs", "1", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow
+def test_every_seed_keeps_every_promise() -> None:
+    done = play("--seeds", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_seed_replays() -> None:
+    one, other = (play("--first", "7", "--seeds", "2", "--trace") for _ in range(2))
+    assert one.returncode == 0, one.stderr
+    assert one.stdout.count("\n") > 40
+    assert one.stdout.rpartition("simulation:")[0] == other.stdout.rpartition("simulation:")[0]
+
+
+def _never_check(self: Host, desired: object) -> None:
+    return None
+
+
+def _make_same_mac(cluster: str, container: str, attempt: int) -> str:
+    return f"02:00:00:00:00:{attempt:02x}"
+
+
+def _everything(state: HostState, cluster: str, *, desired: object, others: object) -> HostState:
+    return state
+
+
+def _forgets_only(self: Host, cluster: str, **_: Any) -> Any:
+    self._forget(cluster)
+    return Cost(generation=0)
+
+
+def _plans_nothing(*_: object, **__: object) -> tuple[()]:
+    return ()
+
+
+def _leaves_as_is(self: Host) -> None:
+    return None
+
+
+BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
+    "generation": (Host, "_check", _never_check, "goes back from generation"),
+    "unique": (coordinator.compiling.allocate, "_make_mac", _make_same_mac, "MAC 02"),
+    "unowned": (agent.core.apply, "scope", _everything, " of k"),
+    "converges": (agent.core.apply, "make_plan", _plans_nothing, "are wanted"),
+    "left": (Host, "destroy", _forgets_only, "left after down"),
+    "restore": (Host, "restore", _leaves_as_is, "not restored"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_invariant_can_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, broken, words = BREAKS[name]
+    monkeypatch.setattr(where, attribute, broken)
+    found: list[str] = []
+    for seed in range(1, 100):
+        found = run_seed(seed, weather=STORMY).violations
+        if any(words in line for line in found):
+            return
+    pytest.fail(f"{name} was broken, and nothing was found: {found}")
+
+
+@pytest.mark.slow
+def test_a_thousand_hosts_converge() -> None:
+    done = converge(1000)
+    assert done.wrong == ()
+    assert done.died == 50
+    assert done.seconds < 60
