@@ -18,16 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from agent.containers.image import IMAGES, ImageStore
 from agent.containers.image_build import build_image
 from coordinator.lab import issue
-from proto import agent_pb2
+from proto import agent_pb2, natbox_pb2
 from proto.marks import HOST, Mark
 from proto.model import Address, Bridge, ClusterHost, Container, HostState, Ipip, Nic, Route, Vlan
-from proto.wire import cluster_host_to_wire
+from proto.wire import cluster_host_to_wire, gateway_table_to_wire
+from tests.support.gateway import Station, make_gateway, make_table
 from tests.support.netns import Namespaces, poll_until
 from tests.support.physical import ADDRESS, COORDINATOR, PORT, ROOT, PhysicalHost
 from tests.support.wire import Frame, Tap
@@ -75,7 +77,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhysicalHost]:
     """Installed, booted, and told once what it should have."""
     folder = tmp_path_factory.mktemp("physical")
     certificates = folder / "certificates"
-    assert issue.main([str(certificates), f"agent:host1@{ADDRESS}", "coordinator"]) == 0
+    assert issue.main([str(certificates), f"agent:host1@{ADDRESS}", f"natbox@{ADDRESS}", "coordinator"]) == 0
     namespaces = Namespaces()
     try:
         one = PhysicalHost(folder, namespaces.add("world"))
@@ -93,17 +95,14 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhysicalHost]:
 
 def call(host: PhysicalHost, certificates: Path, request: bytes) -> str:
     """The coordinator's part, from where the host's management network is."""
-    argv: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "tests.support.host_client",
-        f"{ADDRESS}:{PORT}",
-        certificates / "coordinator",
-        "host1",
-    ]
-    enter: list[str | Path] = ["nsenter", f"--net=/run/netns/{host.netns}"]
+    return ask(host, certificates, "tests.support.host_client", PORT, "host1", request)
+
+
+def ask(host: PhysicalHost, certificates: Path, client: str, port: int, word: str, request: bytes) -> str:
+    argv = [sys.executable, "-m", client, f"{ADDRESS}:{port}", str(certificates / "coordinator"), word]
+    enter = ["nsenter", f"--net=/run/netns/{host.netns}"]
     done = subprocess.run([*enter, *argv], input=request, capture_output=True, cwd=ROOT, timeout=60, check=False)
-    assert done.returncode == 0, f"{done.stderr.decode()}\n{host.journal()}"
+    assert done.returncode == 0, f"{done.stdout.decode()}{done.stderr.decode()}\n{host.journal()}"
     return done.stdout.decode()
 
 
@@ -264,8 +263,9 @@ def test_the_host_is_rebooted_and_comes_back_by_itself(host: PhysicalHost, capsy
         )
         outer = tap.collect(lambda frame: frame.ethertype == 0x0800 and frame.payload[9] == 4, timeout=1.0)
     assert [(IP(frame.payload).src, IP(frame.payload).dst) for frame in outer] == [(ADDRESS, str(FAR))]
-    log = host.say("journalctl --boot --no-pager -u 'caas-*' -p warning -o cat")
-    assert "not restored" not in log
+    assert "1 of 1 containers stopped" in host.say("journalctl --boot=-1 --no-pager -u caas-halt -o cat")
+    assert "not restored" not in host.say("journalctl --boot --no-pager -u caas-agent -o cat")
+    assert host.say("systemctl --failed --no-legend --plain") == ""
     assert COORDINATOR not in host.say("ss -Htn state established sport = :7443")
 
 
@@ -280,3 +280,16 @@ def test_containers_have_nothing_of_the_agents_sandbox(host: PhysicalHost) -> No
     assert int(status["CapBnd"], 16) == own & ~dropped
     agent = host.say(f"cat /proc/{main_pid(host)}/status")
     assert "NoNewPrivs:\t1" in agent
+
+
+@pytest.mark.slow
+def test_natbox_and_coordinator_do_their_work_in_their_sandboxes(host: PhysicalHost) -> None:
+    table = make_table(make_gateway(Station(vid=VID, mac=BOX_MAC)))
+    request = json_format.MessageToJson(natbox_pb2.NatBoxApplyRequest(desired=gateway_table_to_wire(table))).encode()
+    certificates = host.folder / "certificates"
+    said = ask(host, certificates, "tests.support.natbox_client", PORT + 1, "Apply", request)
+    assert "kernelWrites" in said
+    host.say("systemctl restart caas-natbox")
+    assert "1 clusters in force, 0 kernel writes" in host.say("journalctl --no-pager -u caas-natbox -o cat")
+    assert json.loads(host.say("caas status --json")) == {"clusters": []}
+    assert host.say("systemctl show -P User caas-coordinator").strip() == "caas"

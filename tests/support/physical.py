@@ -22,7 +22,7 @@ from tests.support.netns import poll_until, run
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS, COORDINATOR, PORT = "192.168.2.25", "192.168.2.1", 7443
-UNITS = ("caas-containers", "caas-halt", "caas-agent")
+UNITS = ("caas-containers", "caas-halt", "caas-agent", "caas-natbox", "caas-coordinator")
 BOOT_SECONDS = 60.0
 #: Kept, as images are.
 WHEELS = Path("/var/lib/caas/wheels")
@@ -42,6 +42,19 @@ lxc.net.{number}.script.up = {script}
 lxc.net.{number}.flags = up
 """
 _PLUG = '#!/bin/sh\nip link set "$5" master "br$5" up\n'  # lxc.container.conf(5): the fifth is the host's end
+#: NATBox has links of its own here, which a unit of the test's makes.
+_NATBOX = f"LISTEN={ADDRESS}:{PORT + 1}\nTRUNK=trunk0\nUPLINK=uplink0\n"
+_CABLES = """[Unit]
+Before=caas-natbox.service
+[Service]
+Type=oneshot
+ExecStart=/bin/ip link add trunk0 type veth peer trunk1
+ExecStart=/bin/ip link add uplink0 type veth peer uplink1
+ExecStart=/bin/ip addr add 203.0.113.1/24 dev uplink0
+ExecStart=/bin/sh -c 'for link in trunk0 trunk1 uplink0 uplink1; do ip link set $link up; done'
+[Install]
+WantedBy=multi-user.target
+"""
 _AGENT = f"NAME=host1\nLISTEN={ADDRESS}:{PORT}\nOPTIONS=\n"
 
 
@@ -69,7 +82,7 @@ class PhysicalHost:
         self._name = "physical"
 
     def install(self, image: Path, certificates: Path) -> None:
-        """A new disk: Debian, caas by `make install`, its certificate, its units enabled."""
+        """A new disk: Debian, caas by `make install`, its certificates, its units enabled."""
         subprocess.run(["cp", "-a", image, self.rootfs], check=True)
         shutil.copy2(BUSYBOX, self.rootfs / "usr/bin/busybox")  # its digest names the image that tests use
         done = subprocess.run(
@@ -81,9 +94,12 @@ class PhysicalHost:
         )
         assert done.returncode == 0, done.stderr
         etc = self.rootfs / "etc/caas"
-        shutil.copytree(certificates / "host1", etc / "agent")
+        for bearer, part in (("host1", "agent"), ("natbox", "natbox"), ("coordinator", "coordinator")):
+            shutil.copytree(certificates / bearer, etc / part)
         (etc / "agent.env").write_text(_AGENT)
-        subprocess.run(["systemctl", f"--root={self.rootfs}", "--quiet", "enable", *UNITS], check=True)
+        (etc / "natbox.env").write_text(_NATBOX)
+        (self.rootfs / "etc/systemd/system/cables.service").write_text(_CABLES)
+        subprocess.run(["systemctl", f"--root={self.rootfs}", "--quiet", "enable", "cables", *UNITS], check=True)
 
     def wire_up(self) -> None:
         """Its network, and how it is plugged in at each boot."""
