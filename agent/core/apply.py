@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agent.core.clones import source_name
 from agent.core.doors import ContainerDoor, KernelDoor, NetworkThing, ObservedNetwork
-from agent.core.plan import make_plan, scope
+from agent.core.plan import make_inverse, make_plan, scope
 from proto.errors import CaasError, Code
 from proto.model import Action, Container, HostState, Plan, Verb
 
@@ -67,10 +67,8 @@ def apply(
                 hint="something else changes these objects: see `ip monitor` and the host's other daemons",
             )
     except BaseException:
-        # Restarts come last, as in a plan: the bridge that a container had may have to be made again first.
-        tried.reverse()
-        for action in sorted(tried, key=lambda action: action.verb is Verb.RESTART):
-            _take_back(kernel, containers, action)
+        for inverse in make_inverse(tried):
+            _take_back(kernel, containers, inverse)
         raise
     return plan
 
@@ -145,12 +143,11 @@ def _may_be_done(action: Action, failure: BaseException) -> bool:
     )
 
 
-def _take_back(kernel: KernelDoor, containers: ContainerDoor, action: Action) -> None:
+def _take_back(kernel: KernelDoor, containers: ContainerDoor, inverse: Action) -> None:
     """Best effort: a failure here is logged and never replaces the first error."""
-    if action.verb is Verb.DELETE and action.kind == Container.kind:
-        log.warning("container %s stays deleted: its files are gone", action.name)
+    if inverse.verb is Verb.CREATE and inverse.kind == Container.kind:
+        log.warning("container %s stays deleted: its files are gone", inverse.name)
         return
-    inverse = action.inverse()
     try:
         perform(kernel, containers, inverse)
     except Exception as exc:

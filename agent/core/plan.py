@@ -7,8 +7,10 @@ freed by a deletion are free for a creation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
+from ipaddress import IPv4Address
 
 from agent.core.clones import clone_depths
 from agent.core.doors import ForeignLink
@@ -33,6 +35,9 @@ from proto.model import (
     Vxlan,
 )
 
+#: The name of a link, or an address: what others stand on.
+Footing = str | IPv4Address
+
 #: Bottom first: each may stand on what comes before it.
 _ORDER = ("bridge", "vlan", "ipip", "vxlan", "address", "route", "rule", "masquerade", "forward", "container")
 
@@ -46,19 +51,22 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
     wanted, seen = _by_identity(desired), _by_identity(observed)
     deletions: list[Action] = []
     creations: list[Action] = []
+    gone: set[Footing] = set()
     for identity, thing in seen.items():
         if identity not in wanted:
             deletions += _removal(thing, "not desired")
+            gone |= _footings_of(thing)
     for identity, thing in wanted.items():
         before = seen.get(identity)
         if before is None:
             creations += _creation(thing, "missing")
         elif isinstance(thing, Container) and isinstance(before, Container):
             creations += _container_change(before, thing, foreign)
-        elif before != thing:
-            if why := _must_replace(before, thing):
+        elif before != thing or _lost_footing(before, gone):
+            if why := _must_replace(before, thing) or _lost_footing(before, gone):
                 deletions.append(Action(verb=Verb.DELETE, before=before, after=None, why=why))
                 creations.append(Action(verb=Verb.CREATE, before=None, after=thing, why=why))
+                gone |= _footings_of(before)
             else:
                 creations.append(Action(verb=Verb.CHANGE, before=before, after=thing, why=_difference(before, thing)))
     depths = clone_depths(*_split_containers(wanted, seen))
@@ -67,6 +75,14 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
     _check_names(plan, foreign)
     _check_parents(plan, desired, foreign)
     return plan
+
+
+def make_inverse(done: Sequence[Action]) -> Plan:
+    """What takes *done*, some first actions of a plan, back. What was changed comes last, from the bottom up: it may
+    have stood on what has to be made again first."""
+    changes = [action for action in done if action.verb in (Verb.CHANGE, Verb.RESTART)]
+    others = [action for action in reversed(done) if action not in changes]
+    return tuple(action.inverse() for action in (*others, *changes))
 
 
 def scope(state: HostState, cluster: str, *, desired: HostState, others: HostState) -> HostState:
@@ -175,6 +191,9 @@ def _must_replace(before: Thing, after: Thing) -> str:
             return f"it has VID {before.vid}, not {after.vid}"
         if before.parent != after.parent:
             return f"it is on {before.parent}, not {after.parent}"
+    # The kernel removes it with the address: it could not be changed back once that is gone.
+    if isinstance(before, Route) and isinstance(after, Route) and before.src != after.src:
+        return f"it sends from {before.src or 'any address'}, not {after.src or 'any'}"
     return ""
 
 
@@ -182,6 +201,30 @@ def _difference(before: Thing | Nic, after: Thing | Nic) -> str:
     """The attributes that differ, as text: "mtu 1500 -> 1480"."""
     names = [field.name for field in fields(after) if getattr(before, field.name, None) != getattr(after, field.name)]
     return ", ".join(f"{name} {getattr(before, name, None)} -> {getattr(after, name)}" for name in names)
+
+
+def _footings_of(thing: Thing) -> set[Footing]:
+    """What others may stand on and lose with *thing*: the kernel removes them with it."""
+    match thing:
+        case Bridge() | Vlan() | Ipip() | Vxlan():
+            return {thing.name}
+        case Address():
+            return {thing.address.ip}
+        case _:
+            return set()
+
+
+def _lost_footing(thing: Thing, gone: AbstractSet[Footing]) -> str:
+    """Why *thing* goes with what is *gone*; "" where it stays."""
+    footings: tuple[Footing | None, ...] = ()
+    match thing:
+        case Address():
+            footings = (thing.link,)
+        case Route():
+            footings = (thing.dev, thing.src)
+        case Vlan():
+            footings = (thing.parent,)
+    return next((f"it goes with {footing}" for footing in footings if footing in gone), "")
 
 
 def _container_change(before: Container, after: Container, foreign: Mapping[str, ForeignLink]) -> list[Action]:

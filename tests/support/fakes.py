@@ -152,6 +152,10 @@ class FakeKernel(Failing):
                 raise CaasError(Code.NOT_OWNED, f"{thing.kind} {thing.name}: what has that name is not ours")
             if self.things.pop((thing.kind, thing.name), None) and isinstance(thing, LINKS):
                 self._drop_dependents(thing.name)
+            if isinstance(thing, Address):
+                for key, each in list(self.things.items()):
+                    if isinstance(each, Route) and each.src == thing.address.ip:
+                        del self.things[key]
 
     def _drop_dependents(self, link: str) -> None:
         """The kernel's own part of a deletion."""

@@ -151,6 +151,16 @@ class KernelContract:
         door.delete(VLAN)
         assert look() == before
 
+    def test_a_route_goes_with_the_address_it_sends_from(self, door: KernelDoor) -> None:
+        """Another address stays: with the last one Linux removes every route by the link, which the fake does not."""
+        kept = replace(ADDRESS, address=IPv4Interface("10.20.2.1/24"))
+        sends = replace(ROUTE, via=None, src=IPv4Address("10.20.1.1"))
+        stays = replace(sends, dst=IPv4Network("10.31.0.0/16"), src=None)
+        for thing in (BRIDGE, ADDRESS, kept, sends, stays):
+            door.create(thing)
+        door.delete(ADDRESS)
+        assert flat(door.observe().state) == {BRIDGE, kept, stays}
+
     def test_a_containers_port_is_foreign_until_it_is_marked(self, door: KernelDoor, plug: Plug) -> None:
         door.create(BRIDGE)
         one = make_container("p-one")

@@ -6,16 +6,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from agent.core.apply import perform
 from agent.core.doors import ForeignLink
 from agent.core.plan import make_plan, scope
 from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import Container, HostState, Plan, Route, Verb, Vxlan
-from tests.support.fakes import FakeContainers, FakeKernel
+from proto.model import Address, Container, HostState, Plan, Route, Verb, Vxlan
 from tests.support.things import TRUNK, make_bridge, make_container, make_state, make_tunnelled, make_vlan
 
 FOREIGN = {TRUNK.name: TRUNK}
@@ -215,40 +211,21 @@ def test_two_clusters_that_want_one_bridge_conflict() -> None:
     assert caught.value.code is Code.CONFLICT
 
 
-states = st.builds(
-    lambda vids, mtu, numbers: HostState(
-        links=tuple(link for vid in vids for link in (make_bridge(vid, mtu=mtu), make_vlan(vid, mtu=mtu))),
-        containers=tuple(
-            make_container(f"c{number}", number=number, vid=sorted(vids)[0], running=running)
-            for number, running in (numbers.items() if vids else ())
-        ),
-    ),
-    st.sets(st.integers(100, 104), max_size=3),
-    st.sampled_from([1400, 1500]),
-    st.dictionaries(st.integers(2, 6), st.booleans(), max_size=4),
-)
-
-
-@given(desired=states, observed=states)
-def test_applying_the_plan_to_what_was_observed_gives_what_is_desired(desired: HostState, observed: HostState) -> None:
-    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
-    for link in observed.links:
-        kernel.create(link)
-    for container in observed.containers:
-        containers.containers[container.name] = container
-    plan = make_plan(desired, observed, FOREIGN)
-    assert bool(plan) == (key(desired) != key(observed))
-    for action in plan:
-        perform(kernel, containers, action)
-    seen = HostState(
-        links=kernel.observe().state.links, containers=tuple(found.container for found in containers.observe())
-    )
-    assert key(seen) == key(desired)
-    assert make_plan(desired, seen, FOREIGN) == ()
-
-
-def key(state: HostState) -> tuple[object, ...]:
-    return (frozenset(state.links), frozenset(state.containers))
+def test_what_stands_on_a_link_that_is_made_anew_is_made_anew() -> None:
+    """The kernel removes it with the link: what was observed would not be there any more."""
+    vlan = replace(make_vlan(), master="")
+    standing = (Address(link=vlan.name, address=IPv4Interface("10.20.1.1/24")),)
+    routes = (Route(dst=IPv4Network("10.31.0.0/16"), dev=vlan.name, src=IPv4Address("10.20.1.1")),)
+    seen = HostState(links=(vlan,), addresses=standing, routes=routes)
+    wanted = replace(seen, links=(replace(vlan, vid=101),))
+    plan = make_plan(wanted, seen, FOREIGN)
+    kinds = ["route", "address", "vlan"]
+    assert [(action.verb, action.kind) for action in plan] == [
+        *((Verb.DELETE, kind) for kind in kinds),
+        *((Verb.CREATE, kind) for kind in reversed(kinds)),
+    ]
+    assert "eth1.100" in plan[1].why
+    assert "10.20.1.1" in plan[0].why or "eth1.100" in plan[0].why
 
 
 def test_a_route_by_the_hosts_own_link_belongs_to_whoever_wants_it() -> None:
