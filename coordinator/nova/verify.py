@@ -41,9 +41,12 @@ class Status:
         self._shell = shell
         self._lock = asyncio.Lock()
         self._states: dict[str, str] | None = None
+        self._forgotten = 0
 
     def forget(self) -> None:
+        """Ask again next time. An answer that is under way may be from before what was done since."""
         self._states = None
+        self._forgotten += 1
 
     async def up(self) -> frozenset[str]:
         """Hosts of nova-compute services that nova calls up."""
@@ -55,12 +58,16 @@ class Status:
 
     async def _look(self) -> dict[str, str]:
         async with self._lock:
-            if self._states is None:
+            while (states := self._states) is None:
+                asked = self._forgotten
                 services = (await nova_status(self._shell))["services"]
-                self._states = {
-                    str(entry["host"]): str(entry["state"]) for entry in services if entry["binary"] == "nova-compute"
-                }
-            return self._states
+                if asked == self._forgotten:
+                    self._states = {
+                        str(entry["host"]): str(entry["state"])
+                        for entry in services
+                        if entry["binary"] == "nova-compute"
+                    }
+            return states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
