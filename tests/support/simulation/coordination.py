@@ -96,6 +96,7 @@ class Coordinator:
         """*work* as a task of this process. Raises Died where that dies first."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may be that nobody asks
         try:
             await asyncio.wait({task})
         finally:
@@ -104,7 +105,6 @@ class Coordinator:
                 await asyncio.wait({task})
             self._tasks.discard(task)
         if not self.is_running:
-            _ = task.cancelled() or task.exception()  # nobody is left to be told
             raise Died
         return task.result()
 

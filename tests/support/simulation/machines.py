@@ -320,8 +320,9 @@ class SimulatedGateways(FakeDoor):
         super()._write(verb, name)
 
     def create(self, gateway: Gateway) -> None:
-        if gateway.vid in self.vlans:
-            self._machine.violations.append(f"natbox: VID {gateway.vid} twice")
+        seen = self.vlans.get(gateway.vid)
+        if seen and seen.gateway.cluster != gateway.cluster:
+            self._machine.violations.append(f"natbox: VID {gateway.vid} is {seen.gateway.name}'s and {gateway.name}'s")
         super().create(gateway)
 
 

@@ -170,13 +170,16 @@ class Simulation:
         """The network is whole, everybody is there and stays there."""
         self.tell("all heals")
         self.weather.become(Weather())
+        restarted: set[str] = set()
         for machine in self.machines.values():
             machine.fuse = machine.failing = None
             machine.away = False
-            if self.random.random() < 0.5:
-                machine.lose_power()
+            if how := self.random.choice(("", "kill", "power")):
+                machine.lose_power() if how == "power" else machine.kill()
+                restarted.add(machine.name)
             machine.start()
-        self._blame(judge.find_not_restored(self.hosts.values()), "after a restart")
+        found = judge.find_not_restored(host for name, host in self.hosts.items() if name in restarted)
+        self._blame(found, "after a restart")
         self.coordinator.fuse = None
         if not self.coordinator.is_running:
             await self.restart_coordinator()
@@ -242,13 +245,14 @@ class Simulation:
         return sum(door.writes for door in doors) + (self.natbox.door.writes if self.natbox else 0)
 
 
-def run_seed(seed: int, *, with_nova: bool = False, weather: Weather | None = None) -> Outcome:
-    """Play *seed*: with nova's steps or without, in its own weather or in *weather*.
+def run_seed(seed: int, *, with_nova: bool | None = None, weather: Weather | None = None) -> Outcome:
+    """Play *seed*: with nova's steps in every eighth, or as *with_nova* says; in its own weather, or in *weather*.
 
     Sets of names have their order from PYTHONHASHSEED: the same seed is the same run where that is the same.
     """
+    has_nova = seed % 8 == 0 if with_nova is None else with_nova
     where = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="caas-simulation-", dir=where) as folder, surroundings(with_nova):
+    with tempfile.TemporaryDirectory(prefix="caas-simulation-", dir=where) as folder, surroundings(has_nova):
         loop = VirtualLoop()
         asyncio.set_event_loop(loop)
         simulation = Simulation(seed, Path(folder), loop)
