@@ -27,7 +27,7 @@ DEBOUNCE = 0.2
 #: A container that is rebooting is down for a moment. Its monitor starts it again, not we.
 REBOOT = 0.3
 #: Seconds between looks where nothing is heard: for what the kernel tells nobody, such as sysctls and neighbours.
-IDLE = 60.0
+IDLE = 120.0
 #: After a look, rest so many times as long as it took, but not longer than REST_MAX: many changes that do not concern
 #: us cost a small part of a core.
 REST, REST_MAX = 20, 0.5

@@ -200,6 +200,7 @@ def test_a_link_of_our_name_that_is_not_ours_is_told_once(rig: Rig) -> None:
     rig.kernel.foreign["eth1.100"] = ForeignLink(name="eth1.100", kind="dummy", mtu=1500, up=True)
     for _ in range(3):
         assert rig.look(LINK) == IDLE
+        rig.time += IDLE + 1
     (event,) = rig.told()
     assert "exists and is not ours" in event.found
     assert not event.mended
@@ -217,6 +218,7 @@ def test_a_filter_of_the_host_s_own_is_told_once_with_its_mend_and_left(rig: Rig
     rig.time += OBSTACLES
     for _ in range(3):
         rig.look()
+        rig.time += IDLE + 1
     (event,) = rig.told()
     assert (event.by, event.mended, event.hint) == ("dockerd (pid 9)", False, "nft insert rule")
     assert (rig.kernel.writes, rig.containers.writes) == rig.before
