@@ -88,13 +88,16 @@ class Watcher:
                 yield Touch("lost")
                 continue
             for kind, payload, port in _messages(data):
-                touch = self._read_transaction(kind, payload) if is_nft else self._read_route(kind, port)
+                touch = self._read_transaction(kind, payload) if is_nft else self._read_route(kind, payload, port)
                 if touch is not None:
                     yield touch
 
-    def _read_route(self, number: int, port: int) -> Touch | None:
+    def _read_route(self, number: int, payload: bytes, port: int) -> Touch | None:
         kind = KINDS.get(number & ~3)
         if kind is None or port & _PID_MASK == self._own:
+            return None
+        # A bridge tells of its ports' states, each some seconds after it was made. Who joins and leaves, links tell.
+        if kind == "link" and payload[:1] == bytes((socket.AF_BRIDGE,)):
             return None
         # Beyond a process's first socket the kernel hands out numbers with the highest bit set, which say nothing.
         return Touch(kind, _describe(port & _PID_MASK) if port and port < 1 << 31 else "")
