@@ -14,6 +14,7 @@ import pytest
 from agent.containers.programs import FarProgram, Starter
 from agent.containers.starter import listen, serve
 from proto.errors import CaasError, Code
+from tests.support.netns import poll_until
 
 #: It serves until its connection ends, and needs neither root nor liblxc for that.
 PROGRAM = "agent.containers.exec_server"
@@ -50,7 +51,8 @@ def test_a_program_outlives_its_starter_and_ends_with_its_connection(tmp_path: P
     with starter(tmp_path / "socket", tmp_path) as start, theirs:
         assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o600
         program = start(PROGRAM, theirs, str(tmp_path))
-    argv = Path(f"/proc/{program.pid}/cmdline").read_bytes().split(b"\0")
+    # execve(2) shows the words a moment after it has closed what is closed on exec.
+    argv = poll_until(lambda: Path(f"/proc/{program.pid}/cmdline").read_bytes().split(b"\0")[:-1], deadline=5)
     assert PROGRAM.encode() in argv
     assert is_alive(program)
     mine.close()
