@@ -51,11 +51,10 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
     wanted, seen = _by_identity(desired), _by_identity(observed)
     deletions: list[Action] = []
     creations: list[Action] = []
-    gone: set[Footing] = set()
+    gone = _find_gone(wanted, seen)
     for identity, thing in seen.items():
         if identity not in wanted:
             deletions += _removal(thing, "not desired")
-            gone |= _footings_of(thing)
     for identity, thing in wanted.items():
         before = seen.get(identity)
         if before is None:
@@ -66,7 +65,6 @@ def make_plan(desired: HostState, observed: HostState, foreign: Mapping[str, For
             if why := _must_replace(before, thing) or _lost_footing(before, gone):
                 deletions.append(Action(verb=Verb.DELETE, before=before, after=None, why=why))
                 creations.append(Action(verb=Verb.CREATE, before=None, after=thing, why=why))
-                gone |= _footings_of(before)
             else:
                 creations.append(Action(verb=Verb.CHANGE, before=before, after=thing, why=_difference(before, thing)))
     depths = clone_depths(*_split_containers(wanted, seen))
@@ -203,6 +201,21 @@ def _difference(before: Thing | Nic, after: Thing | Nic) -> str:
     return ", ".join(f"{name} {getattr(before, name, None)} -> {getattr(after, name)}" for name in names)
 
 
+def _find_gone(wanted: Mapping[tuple[str, str], Thing], seen: Mapping[tuple[str, str], Thing]) -> set[Footing]:
+    """What is removed, if only to be made anew, and others may stand on."""
+    below = [(thing, wanted.get(identity), _footings_of(thing)) for identity, thing in seen.items()]
+    below = [each for each in below if each[2]]  # links and addresses, of which there are few
+    gone: set[Footing] = set()
+    while True:
+        more: set[Footing] = set()
+        for thing, after, footings in below:
+            if after is None or _must_replace(thing, after) or _lost_footing(thing, gone):
+                more |= footings
+        if more <= gone:
+            return gone
+        gone |= more
+
+
 def _footings_of(thing: Thing) -> set[Footing]:
     """What others may stand on and lose with *thing*: the kernel removes them with it."""
     match thing:
@@ -216,6 +229,8 @@ def _footings_of(thing: Thing) -> set[Footing]:
 
 def _lost_footing(thing: Thing, gone: AbstractSet[Footing]) -> str:
     """Why *thing* goes with what is *gone*; "" where it stays."""
+    if not gone:
+        return ""
     footings: tuple[Footing | None, ...] = ()
     match thing:
         case Address():
@@ -223,7 +238,7 @@ def _lost_footing(thing: Thing, gone: AbstractSet[Footing]) -> str:
         case Route():
             footings = (thing.dev, thing.src)
         case Vlan():
-            footings = (thing.parent,)
+            footings = (thing.parent, thing.master)
     return next((f"it goes with {footing}" for footing in footings if footing in gone), "")
 
 

@@ -11,7 +11,7 @@ from agent.core.apply import apply
 from proto.errors import CaasError, Code
 from proto.model import Container, HostState, Plan
 from tests.support.fakes import FakeContainers, FakeKernel
-from tests.support.things import TRUNK, make_container, make_state
+from tests.support.things import TRUNK, make_bridge, make_container, make_state
 
 WANTED = make_state(make_container(), make_container("ubuntu012", number=51))
 STEPS = [
@@ -75,6 +75,17 @@ def test_undo_that_fails_does_not_hide_the_first_error() -> None:
     with pytest.raises(CaasError, match=r"start demo\.ubuntu011"):
         run(kernel, containers)
     assert set(kernel.things) == {("bridge", "lxcbr100")}
+
+
+def test_what_had_the_name_before_stays_after_a_conflict() -> None:
+    """A bridge of a cluster that nobody has saved: it is not looked at, and a failed creation does not remove it."""
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    theirs = make_bridge(cluster="forgotten")
+    kernel.create(theirs)
+    with pytest.raises(CaasError, match="the name is taken") as caught:
+        run(kernel, containers)
+    assert caught.value.code is Code.CONFLICT
+    assert set(kernel.things.values()) == {theirs}
 
 
 def test_a_host_that_does_not_show_it_is_unverified() -> None:
