@@ -60,8 +60,8 @@ class Gatekeeper:
         with self._lock:
             check_table(desired, self._tables)
             before = self._tables.get(desired.cluster)
-            if before != desired:
-                self._saved.save(desired)
+            # Also where it is in force: after a removal that failed something else is saved.
+            self._saved.save(desired)
             try:
                 result = self._apply(desired, on_plan, on_done)
             except BaseException:
@@ -79,7 +79,10 @@ class Gatekeeper:
         """Remove everything that carries *cluster*'s mark, then forget it. Nothing there is success."""
         with self._lock:
             before = self._tables.get(cluster)
-            nothing = GatewayTable(cluster=cluster, generation=before.generation if before else 1)
+            # A generation of its own: the one in force has other contents.
+            nothing = GatewayTable(
+                cluster=cluster, generation=before.generation + bool(before.gateways) if before else 1
+            )
             if dry_run:
                 on_plan(self._look(nothing))
                 return Cost(generation=0)

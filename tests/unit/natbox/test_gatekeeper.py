@@ -152,6 +152,18 @@ def test_destroy_removes_one_and_lifts_the_path_with_the_last(door: FakeDoor, tm
     assert destroy(made, "other") == 0, "already gone is success"
 
 
+def test_what_is_applied_after_a_destroy_that_failed_outlives_the_daemon(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    door.fail("delete", "demo/m")
+    with pytest.raises(CaasError, match="simulated"):
+        destroy(made, "demo")
+    apply(made, FIRST)
+    again = keeper(door, tmp_path)
+    again.restore()
+    assert again.observe() == [FIRST]
+
+
 def test_an_interrupted_destroy_goes_on_after_the_restart(door: FakeDoor, tmp_path: Path) -> None:
     made = keeper(door, tmp_path)
     apply(made, FIRST)
