@@ -131,8 +131,10 @@ class Host:
                 others = self._others(cluster)
                 on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState(), others=others))
                 return Cost(generation=0)
-            generation = self._states[cluster].generation if cluster in self._states else 1
-            # Saved first: a crash half-way goes on removing at the next start.
+            before = self._states.get(cluster)
+            # Saved first: a crash half-way goes on removing at the next start. A generation of its own, for the one in
+            # force has other contents: an `up` after a removal that failed takes the next.
+            generation = before.generation + (before.state != HostState()) if before else 1
             nothing = ClusterHost(cluster=cluster, host=self.name, generation=generation)
             if cluster in self._states:
                 self._save(nothing)

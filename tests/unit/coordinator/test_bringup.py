@@ -275,6 +275,16 @@ async def test_a_down_that_failed_goes_on(rig: Rig) -> None:
     assert rig.journal.clusters() == []
 
 
+async def test_up_after_a_down_that_failed(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.containers["host2"].fail("delete", "demo.ubuntu012")
+    with pytest.raises(CaasError, match="host2"):
+        await rig.down()
+    await rig.up(TWO, restart=True)
+    assert set(rig.fleet.containers["host2"].containers) == {"demo.ubuntu012"}
+    assert rig.fleet.containers["host1"].containers
+
+
 async def test_restarting_a_service_that_runs_is_refused_unless_allowed(rig: Rig) -> None:
     await rig.up(ONE)
     other = ONE + "nova: {api_workers: 2}\n"
