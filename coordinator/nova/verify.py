@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from coordinator.nova import compute, control, glance, keystone, neutron
+from coordinator.nova.batches import Batches
 from coordinator.nova.cloud import nova_status, run_cloud
 from coordinator.nova.goals import Goal, Rows
 from coordinator.nova.roles import Role
 from coordinator.nova.site import Member
 from coordinator.nova.step import World, without_secrets
 from coordinator.steps import Shell, Step
+from proto.errors import CaasError, Code
 
 #: The image, the flavor and (with the host's name) the servers that tests boot.
 TEST_NAME = "caas-test"
@@ -24,6 +27,8 @@ TEST_TEXT = "An image for the test servers of caas: no operating system, the fak
 PREPARE_SECONDS = 60.0
 UP_SECONDS = 90.0
 BOOT_SECONDS = 120.0
+#: Hosts in one job: nova is to be asked about many at once, and to boot no more at once than two cores can.
+UP_MOST, BOOT_MOST = 64, 8
 
 IMAGES_QUERY = "SELECT name, status FROM glance.images WHERE deleted = 0"
 FLAVORS_QUERY = "SELECT name, is_public FROM nova_api.flavors"
@@ -108,6 +113,7 @@ class UpStep:
     compute: Step
     goal: Goal
     host: str
+    waits: Batches
 
     async def done(self) -> bool:
         # Nobody to ask while the compute is not running as wanted: that saves a request that must fail.
@@ -122,8 +128,12 @@ class UpStep:
     async def run(self) -> None:
         async with without_secrets(self.world.secrets, self.id):
             try:
-                job: dict[str, Any] = {"action": "up", "hosts": [self.host]}
-                await run_cloud(self.world.shell(Role.NOVA_API), job, seconds=UP_SECONDS)
+                if await self.waits.ask(self.host):
+                    raise CaasError(
+                        Code.FAILED,
+                        f"after {UP_SECONDS:.0f} s nova does not show as up: {self.host}",
+                        hint="its nova-compute says why: `caas logs`",
+                    )
             finally:
                 self.status.forget()
                 self.goal.forget()
@@ -142,6 +152,7 @@ class BootStep:
     world: World
     goal: Goal
     host: str
+    boots: Batches
 
     async def done(self) -> bool:
         async with without_secrets(self.world.secrets, self.id):
@@ -150,7 +161,7 @@ class BootStep:
     async def run(self) -> None:
         async with without_secrets(self.world.secrets, self.id):
             try:
-                await boot_test(self.world.shell(Role.NOVA_API), self.host)
+                check_booted(self.host, await self.boots.ask(self.host))
             finally:
                 self.goal.forget()
 
@@ -163,8 +174,26 @@ async def boot_test(shell: Shell, host: str) -> dict[str, Any]:
 
     *shell* is that of the container with the role nova-api. FAILED with nova's own words where it does not boot.
     """
-    job = {"action": "boot", "name": TEST_NAME, "host": host}
+    answer = (await _boot(shell, (host,)))[host]
+    check_booted(host, answer)
+    return {"host": host, **answer}
+
+
+def check_booted(host: str, answer: dict[str, Any]) -> None:
+    """FAILED, with nova's own words, where *answer* says that no server booted on *host*."""
+    if why := answer.get("error"):
+        raise CaasError(Code.FAILED, f"no server boots on {host}: {why}", hint="`caas logs` has nova's own words")
+
+
+async def _boot(shell: Shell, hosts: tuple[str, ...]) -> dict[str, Any]:
+    job = {"action": "boot", "name": TEST_NAME, "hosts": list(hosts)}
     return await run_cloud(shell, job, seconds=BOOT_SECONDS)
+
+
+async def _find_late(shell: Shell, hosts: tuple[str, ...]) -> dict[str, bool]:
+    """Which of *hosts* nova does not show as up and mapped in time."""
+    late = (await run_cloud(shell, {"action": "up", "hosts": list(hosts)}, seconds=UP_SECONDS))["late"]
+    return {host: host in late for host in hosts}
 
 
 def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...], status: Status) -> tuple[Step, ...]:
@@ -183,14 +212,18 @@ def make_verify_steps(world: World, computes: tuple[compute.ComputeStep, ...], s
             ),
         ),
     )
+    shell = world.shell(Role.NOVA_API)
+    waits = Batches(partial(_find_late, shell), most=UP_MOST)
+    boots = Batches(partial(_boot, shell), most=BOOT_MOST)
     steps: list[Step] = [prepare]
     for step in computes:
-        up = _make_up(world, step, status)
-        steps += [up, _make_boot(world, step.member, frozenset({up.id, prepare.id, neutron.step_id(world)}))]
+        up = _make_up(world, step, status, waits)
+        needs = frozenset({up.id, prepare.id, neutron.step_id(world)})
+        steps += [up, _make_boot(world, step.member, needs, boots)]
     return tuple(steps)
 
 
-def _make_up(world: World, step: compute.ComputeStep, status: Status) -> UpStep:
+def _make_up(world: World, step: compute.ComputeStep, status: Status, waits: Batches) -> UpStep:
     host = step.member.hostname
     return UpStep(
         id=f"verify/up:{host}",
@@ -203,10 +236,11 @@ def _make_up(world: World, step: compute.ComputeStep, status: Status) -> UpStep:
         compute=step,
         goal=Goal(look=world.look(Role.DATABASE), rows=(Rows(query=MAPPED_QUERY, wanted=frozenset({(host,)})),)),
         host=host,
+        waits=waits,
     )
 
 
-def _make_boot(world: World, member: Member, needs: frozenset[str]) -> BootStep:
+def _make_boot(world: World, member: Member, needs: frozenset[str], boots: Batches) -> BootStep:
     return BootStep(
         id=f"verify/boot:{member.hostname}",
         title=f"verify: a server boots on {member.hostname}",
@@ -217,4 +251,5 @@ def _make_boot(world: World, member: Member, needs: frozenset[str]) -> BootStep:
             rows=(Rows(query=BOOTED_QUERY, wanted=frozenset({(member.hostname,)})),),
         ),
         host=member.hostname,
+        boots=boots,
     )

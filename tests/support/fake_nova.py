@@ -147,8 +147,10 @@ class FakeContainer:
             case "up":
                 self.cluster.computes_up.update(job["hosts"])
                 rows.setdefault(MAPPED_QUERY, []).extend((host,) for host in job["hosts"])
+                return {"late": []}
             case "boot":
-                rows.setdefault(BOOTED_QUERY, []).append((job["host"],))
+                rows.setdefault(BOOTED_QUERY, []).extend((host,) for host in job["hosts"])
+                return {host: {"boot": 0.1, "delete": 0.1} for host in job["hosts"]}
             case "forget":
                 self.cluster.computes_up.discard(job["host"])
         services = [
