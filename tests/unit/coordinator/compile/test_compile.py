@@ -358,8 +358,9 @@ def test_the_document_of_the_demonstration() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_thousand_hosts_with_64_containers_each() -> None:
-    """Linear: four times as much takes about four times as long (eight are allowed: two cores are shared)."""
+def test_the_time_grows_as_the_file_does() -> None:
+    """Four times as much takes about four times as long (eight are allowed: two cores are shared). How long a
+    thousand hosts take is for make bench."""
     import time
 
     def seconds(hosts: int) -> float:
@@ -378,7 +379,7 @@ def test_a_thousand_hosts_with_64_containers_each() -> None:
         assert again.hosts == compiled.hosts
         return time.process_time() - began
 
-    quarter, whole = seconds(250), seconds(1000)
+    quarter, whole = seconds(50), seconds(200)
     assert whole < 8 * quarter, (quarter, whole)
 
 
