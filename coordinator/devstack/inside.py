@@ -13,11 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 
 USER = "rally"
 HOME = f"/home/{USER}"
 CLONE = f"{HOME}/devstack"
+#: A container boots in a second or two; sixty at once take theirs.
+BOOT_SECONDS = 180.0
 #: What stack.sh has ended well with: written after it has, removed before it runs.
 RECORD = "/var/lib/caas/devstack.json"
 LOG = "/var/log/caas/stack.sh.log"
@@ -76,6 +79,20 @@ def write_resolv_conf(nameservers: list[str]) -> None:
         return
     text = "".join(f"nameserver {address}\n" for address in nameservers)
     write_file(RESOLV_CONF, text.encode(), 0o644, "root")
+
+
+def wait_booted() -> None:
+    """Until systemd has started everything. While it does it empties /tmp (tmpfiles.d(5)), which is stack.sh's, too."""
+    deadline = time.monotonic() + BOOT_SECONDS
+    while shutil.which("systemctl", path=PATH):
+        seen = subprocess.run(
+            ["systemctl", "is-system-running"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        if seen in ("running", "degraded"):
+            return
+        if time.monotonic() > deadline:
+            sys.exit(f"the container has not booted after {BOOT_SECONDS:.0f} s: systemd says {seen or 'nothing'}")
+        time.sleep(0.2)
 
 
 def install() -> None:
@@ -138,6 +155,7 @@ def stack(job: dict[str, Any]) -> None:
         if os.path.exists(RECORD):
             os.unlink(RECORD)
         write_resolv_conf(job["nameservers"])
+        wait_booted()
         install()
         fetch(job["repo"], job["branch"])
         write_file(f"{CLONE}/local.conf", job["local_conf"].encode(), 0o644, USER)
