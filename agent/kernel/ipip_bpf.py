@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.kernel import filters, layer3, links
-from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject, adopt_maps, map_ids
+from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject
+from agent.kernel.bpf_adopted import AdoptedObject
 from agent.kernel.errors import take_back
 from agent.kernel.filters import Attached, Direction
 from agent.kernel.ipip_kernel import BROKEN, make_ipip
@@ -56,18 +57,15 @@ class BpfTunnels:
 
     def __init__(self, connection: Netlink) -> None:
         self._connection = connection
-        self._object: BpfObject | None = None
-        self._maps: dict[str, BpfMap] = {}
-        self._maps_of_program: dict[int, frozenset[int]] = {}
+        self._programs = AdoptedObject(OBJECT, fits=_fits, tally=connection.tally)
+
+    @property
+    def _maps(self) -> dict[str, BpfMap]:
+        return self._programs.maps
 
     def close(self) -> None:
         """Close descriptors. What is attached goes on carrying packets."""
-        for each in self._maps.values():
-            each.close()
-        self._maps = {}
-        if self._object:
-            self._object.close()
-            self._object = None
+        self._programs.close()
 
     def is_one(self, seen: Links, link: SeenLink) -> bool:
         """Whether *link* is the near end of a pair of ours."""
@@ -279,11 +277,7 @@ class BpfTunnels:
     def _has_program(self, index: int, direction: Direction, map_name: str) -> bool:
         """Whether a program that reads our map *map_name* stands there."""
         found = self._find(index, direction)
-        if found is None or map_name not in self._maps:
-            return False
-        if found.program_id not in self._maps_of_program:
-            self._maps_of_program[found.program_id] = map_ids(found.program_id)
-        return self._maps[map_name].id in self._maps_of_program[found.program_id]
+        return found is not None and self._programs.is_read_by(found.program_id, map_name)
 
     def _adopt(self, seen: Links) -> None:
         """Open the maps of what is attached, where this process has none yet. What is missing stays missing."""
@@ -297,25 +291,18 @@ class BpfTunnels:
 
     def _adopt_from(self, index: int, direction: Direction) -> None:
         attached = self._find(index, direction)
-        if attached is None or self._maps.keys() >= SHAPES.keys():
-            return
-        for name, found in adopt_maps(attached.program_id, tally=self._connection.tally).items():
-            # Maps of another version's layout are left to its programs; the next change puts ours in their place.
-            if name in self._maps or found.shape[1:] != SHAPES.get(name):
-                found.close()
-            else:
-                self._maps[name] = found
+        if attached is not None and not self._maps.keys() >= SHAPES.keys():
+            self._programs.adopt(attached.program_id)
 
     def _load(self, seen: Links) -> BpfObject:
         """The programs, over the maps that are in use already. Loaded once in the life of this process."""
         self._adopt(seen)
-        if self._object is None:
-            adopted = self._maps
-            self._object = BpfObject(OBJECT, reuse=adopted, tally=self._connection.tally)
-            self._maps = dict(self._object.maps)
-            for each in adopted.values():
-                each.close()
-        return self._object
+        return self._programs.load()
+
+
+def _fits(name: str, found: BpfMap) -> bool:
+    """What does not fit is left to another version's programs; the next change puts ours in their place."""
+    return found.shape[1:] == SHAPES.get(name)
 
 
 def is_far_end(link: SeenLink) -> bool:

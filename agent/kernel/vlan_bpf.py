@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent.kernel import links, trunks
-from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject, adopt_maps, check_layout, map_ids
+from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject, check_layout
+from agent.kernel.bpf_adopted import AdoptedObject
 from agent.kernel.errors import take_back
 from agent.kernel.links import IFF_NOARP, IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
@@ -47,18 +48,15 @@ class BpfVlans:
 
     def __init__(self, connection: Netlink) -> None:
         self._connection = connection
-        self._object: BpfObject | None = None
-        self._maps: dict[str, BpfMap] = {}
-        self._maps_of_program: dict[int, frozenset[int]] = {}
+        self._programs = AdoptedObject(OBJECT, fits=_fits, tally=connection.tally)
+
+    @property
+    def _maps(self) -> dict[str, BpfMap]:
+        return self._programs.maps
 
     def close(self) -> None:
         """Close descriptors. What is attached goes on carrying frames."""
-        for each in self._maps.values():
-            each.close()
-        self._maps = {}
-        if self._object:
-            self._object.close()
-            self._object = None
+        self._programs.close()
 
     def observe(self, seen: Links) -> list[Vlan]:
         """Every marked pair. One that lost a filter, a map entry or its trunk, or is down, has the parent BROKEN."""
@@ -167,11 +165,7 @@ class BpfVlans:
     def _has_program(self, index: int, map_name: str) -> bool:
         """Whether a program that reads our map *map_name* stands at the ingress of the link."""
         found = trunks.find_filter(self._connection, index)
-        if found is None or map_name not in self._maps:
-            return False
-        if found.program_id not in self._maps_of_program:
-            self._maps_of_program[found.program_id] = map_ids(found.program_id)
-        return self._maps[map_name].id in self._maps_of_program[found.program_id]
+        return found is not None and self._programs.is_read_by(found.program_id, map_name)
 
     def _adopt(self, seen: Links, more: Iterable[SeenLink]) -> None:
         """Open the maps of what is attached, where this process has none yet. What is missing stays missing."""
@@ -184,28 +178,18 @@ class BpfVlans:
 
     def _adopt_from(self, index: int) -> None:
         attached = trunks.find_filter(self._connection, index)
-        if attached is None:
-            return
-        for name, found in adopt_maps(attached.program_id, tally=self._connection.tally).items():
-            # Maps of another version's layout are left to its programs; pair by pair ours take over (BROKEN).
-            if name in self._maps or not check_layout({name: found}, [each for each in LAYOUT if each[0] == name]):
-                found.close()
-            else:
-                self._maps[name] = found
+        if attached is not None:
+            self._programs.adopt(attached.program_id)
 
     def _load(self, seen: Links, trunk: SeenLink) -> BpfObject:
         """The programs, over the maps that are in use already. Loaded once in the life of this process."""
         self._adopt(seen, (trunk,))
-        if self._object is None:
-            adopted = self._maps
-            self._object = BpfObject(OBJECT, reuse=adopted, tally=self._connection.tally)
-            self._maps = dict(self._object.maps)
-            for each in adopted.values():
-                each.close()
-            if FAR_ENDS not in adopted:
-                for far, tag in self._tags().items():
-                    self._point(far, tag)
-        return self._object
+        is_new = not self._programs.is_loaded and FAR_ENDS not in self._maps
+        loaded = self._programs.load()
+        if is_new:
+            for far, tag in self._tags().items():
+                self._point(far, tag)
+        return loaded
 
     def _tags(self) -> dict[int, tuple[int, int]]:
         entries = self._maps[TAGS].items() if TAGS in self._maps else ()
@@ -234,6 +218,11 @@ class BpfVlans:
     def _release(self, seen: Links, trunk: int) -> None:
         if trunk in seen.by_index and not any(tag[0] == trunk for tag in self._tags().values()):
             trunks.release_trunk(self._connection, seen.by_index[trunk])
+
+
+def _fits(name: str, found: BpfMap) -> bool:
+    """What does not fit is left to another version's programs; pair by pair ours take over (BROKEN)."""
+    return check_layout({name: found}, [each for each in LAYOUT if each[0] == name])
 
 
 def is_far_end(link: SeenLink) -> bool:
