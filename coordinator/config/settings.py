@@ -20,7 +20,7 @@ from coordinator.config.cluster import Host
 from coordinator.config.fields import Fields, dotted
 from coordinator.config.problem import Report, suggest
 from coordinator.config.surroundings import Surroundings, parse_distributions
-from coordinator.config.tree import read_tree
+from coordinator.config.tree import Entry, read_tree
 from proto.errors import CaasError, invalid
 from proto.names import check_host
 
@@ -77,13 +77,18 @@ def load_settings(path: Path) -> Settings:
     return Settings(agents=agents, localhost=own.text if own else "", distributions=distributions)
 
 
+def _listed(fields: Fields, key: str, what: str, report: Report) -> tuple[dict[str, Entry], Fields | None]:
+    """The entries of the mapping at *key*, each *what*, and what reads their values; None where there are none."""
+    entries, node = fields.mapping(key, what), fields.node(key)
+    if not entries or node is None:
+        return entries, None
+    return entries, Fields(node, key, report, place=fields.where(key), required=(), optional=tuple(entries))
+
+
 def _agents(fields: Fields, report: Report) -> dict[str, IPv4Address]:
-    entries = fields.mapping("agents", "agent")
-    if not entries:
+    entries, listed = _listed(fields, "agents", "agent", report)
+    if listed is None:
         return {}
-    node = fields.node("agents")
-    assert node is not None
-    listed = Fields(node, "agents", report, place=fields.where("agents"), required=(), optional=tuple(entries))
     found: dict[str, IPv4Address] = {}
     for name, entry in entries.items():
         try:
@@ -100,14 +105,9 @@ def _agents(fields: Fields, report: Report) -> dict[str, IPv4Address]:
 
 
 def _distributions(fields: Fields, report: Report) -> dict[str, str]:
-    entries = fields.mapping("distributions", "distribution")
-    if not entries:
+    entries, listed = _listed(fields, "distributions", "distribution", report)
+    if listed is None:
         return {}
-    node = fields.node("distributions")
-    assert node is not None
-    listed = Fields(
-        node, "distributions", report, place=fields.where("distributions"), required=(), optional=tuple(entries)
-    )
     found: dict[str, str] = {}
     for name in entries:
         image = listed.scalar(name, "what to take instead, as debian:bookworm")
