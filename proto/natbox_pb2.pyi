@@ -68,7 +68,7 @@ class NatBoxCountersRequest(_message.Message):
 class NatBoxCountersReply(_message.Message):
     __slots__ = ("counters", "trunk_drops")
     class PerVid(_message.Message):
-        __slots__ = ("vid", "out_packets", "out_bytes", "in_packets", "in_bytes", "drops")
+        __slots__ = ("vid", "out_packets", "out_bytes", "in_packets", "in_bytes", "drops", "cluster", "network", "connections", "connections_max")
         class DropsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -82,13 +82,21 @@ class NatBoxCountersReply(_message.Message):
         IN_PACKETS_FIELD_NUMBER: _ClassVar[int]
         IN_BYTES_FIELD_NUMBER: _ClassVar[int]
         DROPS_FIELD_NUMBER: _ClassVar[int]
+        CLUSTER_FIELD_NUMBER: _ClassVar[int]
+        NETWORK_FIELD_NUMBER: _ClassVar[int]
+        CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+        CONNECTIONS_MAX_FIELD_NUMBER: _ClassVar[int]
         vid: int
         out_packets: int
         out_bytes: int
         in_packets: int
         in_bytes: int
         drops: _containers.ScalarMap[str, int]
-        def __init__(self, vid: _Optional[int] = ..., out_packets: _Optional[int] = ..., out_bytes: _Optional[int] = ..., in_packets: _Optional[int] = ..., in_bytes: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+        cluster: str
+        network: str
+        connections: int
+        connections_max: int
+        def __init__(self, vid: _Optional[int] = ..., out_packets: _Optional[int] = ..., out_bytes: _Optional[int] = ..., in_packets: _Optional[int] = ..., in_bytes: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ..., cluster: _Optional[str] = ..., network: _Optional[str] = ..., connections: _Optional[int] = ..., connections_max: _Optional[int] = ...) -> None: ...
     class TrunkDropsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +109,40 @@ class NatBoxCountersReply(_message.Message):
     counters: _containers.RepeatedCompositeFieldContainer[NatBoxCountersReply.PerVid]
     trunk_drops: _containers.ScalarMap[str, int]
     def __init__(self, counters: _Optional[_Iterable[_Union[NatBoxCountersReply.PerVid, _Mapping]]] = ..., trunk_drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class NatBoxExplainRequest(_message.Message):
+    __slots__ = ("from_uplink", "vid", "source", "destination", "protocol", "source_port", "destination_port", "source_mac")
+    FROM_UPLINK_FIELD_NUMBER: _ClassVar[int]
+    VID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PORT_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_PORT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_MAC_FIELD_NUMBER: _ClassVar[int]
+    from_uplink: bool
+    vid: int
+    source: str
+    destination: str
+    protocol: str
+    source_port: int
+    destination_port: int
+    source_mac: str
+    def __init__(self, from_uplink: bool = ..., vid: _Optional[int] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., protocol: _Optional[str] = ..., source_port: _Optional[int] = ..., destination_port: _Optional[int] = ..., source_mac: _Optional[str] = ...) -> None: ...
+
+class NatBoxExplainReply(_message.Message):
+    __slots__ = ("verdict", "reason", "cluster", "network", "steps")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    verdict: str
+    reason: str
+    cluster: str
+    network: str
+    steps: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, verdict: _Optional[str] = ..., reason: _Optional[str] = ..., cluster: _Optional[str] = ..., network: _Optional[str] = ..., steps: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NatBoxDestroyRequest(_message.Message):
     __slots__ = ("cluster", "dry_run")

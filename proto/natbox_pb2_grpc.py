@@ -55,6 +55,11 @@ class NatBoxStub(object):
                 request_serializer=proto_dot_natbox__pb2.NatBoxCountersRequest.SerializeToString,
                 response_deserializer=proto_dot_natbox__pb2.NatBoxCountersReply.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/caas.v1.NatBox/Explain',
+                request_serializer=proto_dot_natbox__pb2.NatBoxExplainRequest.SerializeToString,
+                response_deserializer=proto_dot_natbox__pb2.NatBoxExplainReply.FromString,
+                _registered_method=True)
         self.Destroy = channel.unary_stream(
                 '/caas.v1.NatBox/Destroy',
                 request_serializer=proto_dot_natbox__pb2.NatBoxDestroyRequest.SerializeToString,
@@ -90,6 +95,13 @@ class NatBoxServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """What would happen to a packet, and why. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Destroy(self, request, context):
         """Remove a cluster's table and its connections. Nothing left to remove is success.
         """
@@ -119,6 +131,11 @@ def add_NatBoxServicer_to_server(servicer, server):
                     servicer.Counters,
                     request_deserializer=proto_dot_natbox__pb2.NatBoxCountersRequest.FromString,
                     response_serializer=proto_dot_natbox__pb2.NatBoxCountersReply.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=proto_dot_natbox__pb2.NatBoxExplainRequest.FromString,
+                    response_serializer=proto_dot_natbox__pb2.NatBoxExplainReply.SerializeToString,
             ),
             'Destroy': grpc.unary_stream_rpc_method_handler(
                     servicer.Destroy,
@@ -234,6 +251,33 @@ class NatBox(object):
             '/caas.v1.NatBox/Counters',
             proto_dot_natbox__pb2.NatBoxCountersRequest.SerializeToString,
             proto_dot_natbox__pb2.NatBoxCountersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NatBox/Explain',
+            proto_dot_natbox__pb2.NatBoxExplainRequest.SerializeToString,
+            proto_dot_natbox__pb2.NatBoxExplainReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -234,18 +234,54 @@ class Neighbour(_message.Message):
     def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
 
 class Gateway(_message.Message):
-    __slots__ = ("cluster", "network", "vid", "gateway", "neighbours")
+    __slots__ = ("cluster", "network", "vid", "gateway", "neighbours", "external", "publications", "own_addresses", "limits")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     VID_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_FIELD_NUMBER: _ClassVar[int]
+    PUBLICATIONS_FIELD_NUMBER: _ClassVar[int]
+    OWN_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     network: str
     vid: int
     gateway: str
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
-    def __init__(self, cluster: _Optional[str] = ..., network: _Optional[str] = ..., vid: _Optional[int] = ..., gateway: _Optional[str] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
+    external: str
+    publications: _containers.RepeatedCompositeFieldContainer[Publication]
+    own_addresses: _containers.RepeatedCompositeFieldContainer[OwnAddress]
+    limits: Limits
+    def __init__(self, cluster: _Optional[str] = ..., network: _Optional[str] = ..., vid: _Optional[int] = ..., gateway: _Optional[str] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., external: _Optional[str] = ..., publications: _Optional[_Iterable[_Union[Publication, _Mapping]]] = ..., own_addresses: _Optional[_Iterable[_Union[OwnAddress, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Publication(_message.Message):
+    __slots__ = ("protocol", "port", "to", "to_port")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    TO_PORT_FIELD_NUMBER: _ClassVar[int]
+    protocol: str
+    port: int
+    to: str
+    to_port: int
+    def __init__(self, protocol: _Optional[str] = ..., port: _Optional[int] = ..., to: _Optional[str] = ..., to_port: _Optional[int] = ...) -> None: ...
+
+class OwnAddress(_message.Message):
+    __slots__ = ("external", "address")
+    EXTERNAL_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    external: str
+    address: str
+    def __init__(self, external: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("connections", "connections_per_second")
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    connections: int
+    connections_per_second: int
+    def __init__(self, connections: _Optional[int] = ..., connections_per_second: _Optional[int] = ...) -> None: ...
 
 class GatewayTable(_message.Message):
     __slots__ = ("cluster", "generation", "gateways")

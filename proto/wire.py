@@ -22,10 +22,13 @@ from proto.model import (
     HostEntry,
     HostState,
     Ipip,
+    Limits,
     Link,
     Masquerade,
     Neighbour,
     Nic,
+    OwnAddress,
+    Publication,
     Route,
     Rule,
     Vlan,
@@ -328,20 +331,50 @@ def gateway_to_wire(gateway: Gateway) -> pb.Gateway:
         vid=gateway.vid,
         gateway=str(gateway.gateway),
         neighbours=[pb.Neighbour(address=str(near.address), mac=near.mac) for near in gateway.neighbours],
+        external=_text(gateway.external),
+        publications=[
+            pb.Publication(protocol=one.protocol, port=one.port, to=str(one.to), to_port=one.to_port)
+            for one in gateway.publications
+        ],
+        own_addresses=[
+            pb.OwnAddress(external=str(one.external), address=str(one.address)) for one in gateway.own_addresses
+        ],
+        limits=_limits_to_wire(gateway.limits) if gateway.limits != Limits() else None,
     )
+
+
+def _limits_to_wire(limits: Limits) -> pb.Limits:
+    return pb.Limits(connections=limits.connections, connections_per_second=limits.connections_per_second)
 
 
 def _neighbour_from_wire(message: pb.Neighbour) -> Neighbour:
     return Neighbour(address=_ip("address", message.address), mac=message.mac)
 
 
+def _publication_from_wire(message: pb.Publication) -> Publication:
+    return Publication(protocol=message.protocol, port=message.port, to=_ip("to", message.to), to_port=message.to_port)
+
+
+def _own_address_from_wire(message: pb.OwnAddress) -> OwnAddress:
+    return OwnAddress(external=_ip("external", message.external), address=_ip("address", message.address))
+
+
 def gateway_from_wire(message: pb.Gateway) -> Gateway:
+    with _field("limits"):
+        limits = Limits(
+            connections=message.limits.connections,
+            connections_per_second=message.limits.connections_per_second,
+        )
     return Gateway(
         cluster=message.cluster,
         network=message.network,
         vid=message.vid,
         gateway=_interface("gateway", message.gateway),
         neighbours=_each("neighbours", message.neighbours, _neighbour_from_wire),
+        external=_ip("external", message.external) if message.external else None,
+        publications=_each("publications", message.publications, _publication_from_wire),
+        own_addresses=_each("own_addresses", message.own_addresses, _own_address_from_wire),
+        limits=limits,
     )
 
 

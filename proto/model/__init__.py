@@ -2,7 +2,16 @@
 
 from proto.model.container import Container, HostEntry, Nic
 from proto.model.finding import Cause, Finding
-from proto.model.gateway import Gateway, GatewayCounters, GatewayPath, GatewayTable, Neighbour
+from proto.model.gateway import (
+    Gateway,
+    GatewayCounters,
+    GatewayPath,
+    GatewayTable,
+    Limits,
+    Neighbour,
+    OwnAddress,
+    Publication,
+)
 from proto.model.host import ClusterHost, Datapath, HostState
 from proto.model.network import (
     IPIP_OVERHEAD,
@@ -50,11 +59,14 @@ __all__ = [
     "HostEntry",
     "HostState",
     "Ipip",
+    "Limits",
     "Link",
     "Masquerade",
     "Neighbour",
     "Nic",
+    "OwnAddress",
     "Plan",
+    "Publication",
     "Route",
     "Rule",
     "Thing",

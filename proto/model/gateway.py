@@ -10,6 +10,11 @@ from proto.errors import invalid
 from proto.model.network import check_vid
 from proto.names import check_cluster_name
 
+PROTOCOLS = ("tcp", "udp")
+PORT_MAX = 65535
+#: More than any conntrack table holds.
+LIMIT_MAX = 1 << 24
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
@@ -20,8 +25,53 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A port (1..65535) of the network's external address that leads to `to_port` of the container at `to`.
+
+    The destination of packets is translated (RFC 3022, static NAPT). `protocol` is one of PROTOCOLS.
+    """
+
+    protocol: str
+    port: int
+    to: ipaddress.IPv4Address
+    to_port: int
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise invalid(f"publication: protocol {self.protocol!r}: one of {', '.join(PROTOCOLS)}")
+        for port in (self.port, self.to_port):
+            if not 1 <= port <= PORT_MAX:
+                raise invalid(f"publication: port {port}: 1..{PORT_MAX}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnAddress:
+    """An external address that is one container's, all protocols, both ways (RFC 3022, basic NAT)."""
+
+    external: ipaddress.IPv4Address
+    address: ipaddress.IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many connections a network may have at a time, and begin per second; 0 is NATBox's own choice."""
+
+    connections: int = 0
+    connections_per_second: int = 0
+
+    def __post_init__(self) -> None:
+        for number in (self.connections, self.connections_per_second):
+            if not 0 <= number <= LIMIT_MAX:
+                raise invalid(f"limits: {number}: 0..{LIMIT_MAX}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """One cluster network at NATBox: frames tagged *vid*, the subnet, and NATBox's own address in it."""
+    """One cluster network at NATBox: frames tagged *vid*, the subnet, and NATBox's own address in it.
+
+    What leaves it has the source `external`, or the uplink's own address where that is None; there are its
+    publications, too. A container with an address of its own is not behind `external`.
+    """
 
     kind: ClassVar[str] = "gateway"
     cluster: str
@@ -29,13 +79,31 @@ class Gateway:
     vid: int
     gateway: ipaddress.IPv4Interface
     neighbours: tuple[Neighbour, ...] = ()
+    external: ipaddress.IPv4Address | None = None
+    publications: tuple[Publication, ...] = ()
+    own_addresses: tuple[OwnAddress, ...] = ()
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         check_cluster_name(self.cluster)
         check_vid(self.vid)
+        self._check_external()
         for neighbour in self.neighbours:
             if neighbour.address not in self.gateway.network or neighbour.address == self.gateway.ip:
                 raise invalid(f"{self.name}: neighbour {neighbour.address} is not one of {self.gateway.network}")
+
+    def _check_external(self) -> None:
+        known = {neighbour.address for neighbour in self.neighbours}
+        for inside in (*(one.to for one in self.publications), *(one.address for one in self.own_addresses)):
+            if inside not in known:
+                raise invalid(f"{self.name}: {inside} is published, and no container has it")
+        doors = [(one.protocol, one.port) for one in self.publications]
+        outside = [one.external for one in self.own_addresses]
+        if self.external is not None:
+            outside.append(self.external)
+        for what in (doors, outside, [one.address for one in self.own_addresses]):
+            if len(set(what)) != len(what):
+                raise invalid(f"{self.name}: a port or an address is published twice")
 
     @property
     def name(self) -> str:

@@ -22,9 +22,12 @@ from proto.model import (
     HostEntry,
     HostState,
     Ipip,
+    Limits,
     Masquerade,
     Neighbour,
     Nic,
+    OwnAddress,
+    Publication,
     Route,
     Rule,
     Vlan,
@@ -129,6 +132,10 @@ def test_a_gateway_table_survives() -> None:
         vid=100,
         gateway=IPv4Interface("192.168.10.1/24"),
         neighbours=(Neighbour(address=IPv4Address("192.168.10.50"), mac="02:00:00:00:00:01"),),
+        external=IPv4Address("203.0.113.7"),
+        publications=(Publication(protocol="udp", port=53, to=IPv4Address("192.168.10.50"), to_port=5353),),
+        own_addresses=(OwnAddress(external=IPv4Address("203.0.113.8"), address=IPv4Address("192.168.10.50")),),
+        limits=Limits(connections=1000, connections_per_second=50),
     )
     table = GatewayTable(cluster="demo", generation=3, gateways=(gateway,))
     assert gateway_table_from_wire(gateway_table_to_wire(table)) == table
