@@ -66,7 +66,7 @@ class NatBoxCountersRequest(_message.Message):
     def __init__(self, cluster: _Optional[str] = ...) -> None: ...
 
 class NatBoxCountersReply(_message.Message):
-    __slots__ = ("counters", "trunk_drops")
+    __slots__ = ("counters", "trunk_drops", "connections", "connections_max", "alarms")
     class PerVid(_message.Message):
         __slots__ = ("vid", "out_packets", "out_bytes", "in_packets", "in_bytes", "drops", "cluster", "network", "connections", "connections_max")
         class DropsEntry(_message.Message):
@@ -106,9 +106,15 @@ class NatBoxCountersReply(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     TRUNK_DROPS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_MAX_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
     counters: _containers.RepeatedCompositeFieldContainer[NatBoxCountersReply.PerVid]
     trunk_drops: _containers.ScalarMap[str, int]
-    def __init__(self, counters: _Optional[_Iterable[_Union[NatBoxCountersReply.PerVid, _Mapping]]] = ..., trunk_drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    connections: int
+    connections_max: int
+    alarms: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, counters: _Optional[_Iterable[_Union[NatBoxCountersReply.PerVid, _Mapping]]] = ..., trunk_drops: _Optional[_Mapping[str, int]] = ..., connections: _Optional[int] = ..., connections_max: _Optional[int] = ..., alarms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NatBoxExplainRequest(_message.Message):
     __slots__ = ("from_uplink", "vid", "source", "destination", "protocol", "source_port", "destination_port", "source_mac")

@@ -142,7 +142,10 @@ class GatewayPath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayCounters:
-    """What passed NATBox for one VID since its entry was made. Drops are by reason ("spoofed source": 3)."""
+    """What passed NATBox for one VID since its entry was made. Drops are by reason ("spoofed source": 3).
+
+    `connections` are those that are open now, `connections_max` how many it may have.
+    """
 
     vid: int
     out_packets: int
@@ -150,3 +153,14 @@ class GatewayCounters:
     in_packets: int
     in_bytes: int
     drops: tuple[tuple[str, int], ...]
+    connections: int = 0
+    connections_max: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayTotals:
+    """NATBox as a whole: drops of no cluster, by reason, and how full the kernel's table of connections is."""
+
+    drops: tuple[tuple[str, int], ...] = ()
+    connections: int = 0
+    connections_max: int = 0
