@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 
 from coordinator.compiling import Facts, HostFacts, Pair, Remembered, Way
 from coordinator.config import ClusterFile
@@ -141,4 +141,7 @@ def _facts(probe: agent_pb2.ProbeReply, address: str) -> HostFacts:
 
 
 def _natbox_facts(probe: natbox_pb2.NatBoxProbeReply) -> HostFacts:
-    return HostFacts(links={probe.trunk: probe.trunk_mtu} if probe.trunk_mtu else {})
+    return HostFacts(
+        links={probe.trunk: probe.trunk_mtu} if probe.trunk_mtu else {},
+        uplink=tuple(IPv4Interface(address).ip for address in probe.uplink_addresses),
+    )

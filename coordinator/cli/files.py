@@ -139,3 +139,19 @@ def _show(document: Document) -> None:
         click.echo("\nNATBox")
         rows = [[one[key] for key in ("network", "vid", "subnet", "gateway")] for one in document["natbox"]]
         print_table(("NETWORK", "VID", "SUBNET", "GATEWAY"), rows, indent="  ")
+        for network in document["natbox"]:
+            for line in list_published(network):
+                click.echo(f"  {network['network']}: {line}")
+
+
+def list_published(network: Document) -> Iterator[str]:
+    """What of *network*, as `natbox` of the document has it, the world outside sees, and its limits: a line each."""
+    external = network.get("external", "")
+    if external:
+        yield f"external {external}"
+    for one in network.get("publications", ()):
+        yield f"publish {external or 'uplink'}:{one['port']}/{one['protocol']} to {one['to']}, {one['container']}"
+    for one in network.get("own_addresses", ()):
+        yield f"own address {one['external']} of {one['address']}, {one['container']}"
+    if limits := network.get("limits"):
+        yield f"limits {', '.join(f'{key} {number}' for key, number in limits.items() if number)}"

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from coordinator.compiling.allocate import allocate_addresses, allocate_macs, choose_mtus
 from coordinator.compiling.facts import Facts, Pair, Placed, Remembered, Way
 from coordinator.compiling.overlay import FIRST_BRIDGE, Overlay, make_forwards
+from coordinator.compiling.publish import check_externals, make_gateway, make_publics
 from coordinator.compiling.refuse import check_kept
 from coordinator.config import ClusterFile, ContainerSpec, RoutedNetwork, VlanNetwork
 from coordinator.config.problem import Problem, Report
@@ -18,11 +19,9 @@ from proto.model import (
     Bridge,
     ClusterHost,
     Container,
-    Gateway,
     GatewayTable,
     HostEntry,
     Link,
-    Neighbour,
     Nic,
     Vlan,
 )
@@ -46,7 +45,8 @@ class Compiled:
     none. `removed` is what `remembered` has and the file has not: whoever applies this asks for --remove first.
     `unresolved` has what stands for the underlay address of a host that nobody has looked up (0.0.0.1, …, which
     belong to no host: RFC 1122 3.2.1.3), and its name: such a file cannot be applied (ClusterFile.obstacles).
-    `ways` are those that the facts had of its pairs of hosts.
+    `ways` are those that the facts had of its pairs of hosts. `publics` says where the APIs that the file publishes
+    are seen from outside: ADDRESS:PORT by service, without those whose address only NATBox could tell.
     """
 
     cluster: str
@@ -56,6 +56,7 @@ class Compiled:
     warnings: tuple[str, ...] = ()
     unresolved: Mapping[IPv4Address, str] = field(default_factory=dict)
     ways: Mapping[Pair, Way] = field(default_factory=dict)
+    publics: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_cluster(
@@ -71,6 +72,7 @@ def compile_cluster(
     report = Report(file.file or file.name)
     _check_underlay(file, facts, report)
     _check_taken(file, facts, report)
+    check_externals(file, facts, report)
     ends = _choose_ends(file)
     overlay = Overlay(file, facts, remembered, ends)
     work = _Work(
@@ -96,6 +98,7 @@ def compile_cluster(
         warnings=_warnings(file, facts, overlay),
         unresolved={ends[name]: name for name, host in file.hosts.items() if host.address is None},
         ways=facts.pairs if facts else {},
+        publics=make_publics(file, facts),
     )
 
 
@@ -216,21 +219,14 @@ class _Work:
     def gateways(self, containers: Mapping[str, Container], generation: int) -> GatewayTable | None:
         if self.file.natbox is None:
             return None
-        neighbours: dict[str, list[Neighbour]] = {name: [] for name in self.file.networks}
+        inside: dict[str, dict[str, Nic]] = {name: {} for name in self.file.networks}
         for name, spec in self.file.containers.items():
-            nic = containers[name].nic
-            neighbours[spec.network].append(Neighbour(address=nic.address.ip, mac=nic.mac))
+            inside[spec.network][name] = containers[name].nic
         return GatewayTable(
             cluster=self.file.name,
             generation=generation,
             gateways=tuple(
-                Gateway(
-                    cluster=self.file.name,
-                    network=network.name,
-                    vid=network.vid,
-                    gateway=IPv4Interface((network.gateway, network.subnet.prefixlen)),
-                    neighbours=tuple(sorted(neighbours[network.name], key=lambda neighbour: neighbour.address)),
-                )
+                make_gateway(self.file, network, inside[network.name])
                 for network in self.file.vlans.values()
                 if network.gateway is not None
             ),

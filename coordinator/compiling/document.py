@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from coordinator.compiling.compile import Compiled
-from proto.model import Container, Forward, HostState, Ipip, Link, Route, Vlan, Vxlan
+from proto.model import Container, Forward, Gateway, HostState, Ipip, Limits, Link, Route, Vlan, Vxlan
 
 
 def to_document(compiled: Compiled) -> dict[str, Any]:
     """*compiled* as plain dicts, lists, numbers and text. Keys and items are in a stable order."""
     writer = _Writer(compiled)
     gateways = compiled.natbox.gateways if compiled.natbox else ()
+    names = {
+        container.nic.address.ip: container.hostname
+        for host in compiled.hosts.values()
+        for container in host.state.containers
+    }
     return {
         "cluster": compiled.cluster,
         "hosts": {name: writer.host(host.state) for name, host in compiled.hosts.items()},
-        "natbox": [
-            {
-                "network": gateway.network,
-                "vid": gateway.vid,
-                "subnet": str(gateway.gateway.network),
-                "gateway": str(gateway.gateway.ip),
-            }
-            for gateway in gateways
-        ],
+        "natbox": [_gateway(gateway, names) for gateway in gateways],
         "warnings": list(compiled.warnings),
     }
+
+
+def _gateway(gateway: Gateway, names: Mapping[IPv4Address, str]) -> dict[str, Any]:
+    """One network at NATBox; what it publishes, and its limits, only where there are any."""
+    found: dict[str, Any] = {
+        "network": gateway.network,
+        "vid": gateway.vid,
+        "subnet": str(gateway.gateway.network),
+        "gateway": str(gateway.gateway.ip),
+    }
+    return found | describe_publishing(gateway, names)
+
+
+def describe_publishing(gateway: Gateway, names: Mapping[IPv4Address, str]) -> dict[str, Any]:
+    """What *gateway* has of `external`, `publications`, `own_addresses`, `limits`. *names* are its containers'."""
+    found: dict[str, Any] = {}
+    if gateway.external is not None:
+        found["external"] = str(gateway.external)
+    if gateway.publications:
+        found["publications"] = [
+            {
+                "protocol": one.protocol,
+                "port": one.port,
+                "to": f"{one.to}:{one.to_port}",
+                "container": names.get(one.to, ""),
+            }
+            for one in gateway.publications
+        ]
+    if gateway.own_addresses:
+        found["own_addresses"] = [
+            {"external": str(one.external), "address": str(one.address), "container": names.get(one.address, "")}
+            for one in gateway.own_addresses
+        ]
+    if gateway.limits != Limits():
+        found["limits"] = {
+            "connections": gateway.limits.connections,
+            "connections_per_second": gateway.limits.connections_per_second,
+        }
+    return found
 
 
 class _Writer:

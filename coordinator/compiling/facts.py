@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from proto.errors import CaasError, Code
 from proto.model import Container, Datapath
@@ -19,7 +19,8 @@ class HostFacts:
 
     `underlay_mtu` is that of the link which has the host's address, None where it was not told. `taken` are names of
     links, `taken_subnets` and `taken_ports` what other clusters, or the host itself, have here.
-    `keyless` is the host's file of SSH keys where nobody is in it.
+    `keyless` is the host's file of SSH keys where nobody is in it. `uplink` are NATBox's addresses on its uplink, the
+    one that it translates to first.
     """
 
     links: Mapping[str, int]
@@ -30,6 +31,7 @@ class HostFacts:
     taken_subnets: tuple[IPv4Network, ...] = ()
     taken_ports: frozenset[int] = frozenset()
     keyless: str = ""
+    uplink: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

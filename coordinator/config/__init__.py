@@ -8,6 +8,8 @@ from coordinator.config.cluster import (
     NatBox,
     Network,
     NovaOptions,
+    PublishedApi,
+    PublishedPort,
     RoutedNetwork,
     VlanNetwork,
 )
@@ -27,6 +29,8 @@ __all__ = [
     "NovaOptions",
     "Place",
     "Problem",
+    "PublishedApi",
+    "PublishedPort",
     "RoutedNetwork",
     "Settings",
     "Surroundings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from coordinator.config.check_publishing import check_publishing
 from coordinator.config.check_routed import check_routed
 from coordinator.config.cluster import ClusterFile, ContainerSpec, Network, RoutedNetwork, VlanNetwork
 from coordinator.config.problem import Report, suggest
@@ -18,6 +19,7 @@ def check_cluster(file: ClusterFile, report: Report) -> None:
     """Report everything that can be known to be wrong from *file* alone."""
     check_places(file, report)
     _check_roles(file, report)
+    check_publishing(file, report)
 
 
 def check_places(file: ClusterFile, report: Report) -> None:

@@ -13,7 +13,9 @@ from types import MappingProxyType
 
 from coordinator.config.problem import ConfigError, Place, Problem
 from coordinator.nova.roles import holds_controller_role
+from coordinator.nova.urls import PORTS, PUBLIC_APIS, holding_role
 from proto.errors import Code
+from proto.model import Limits
 
 #: Those of coordinator.nova; a test compares the two.
 VIRT_DRIVERS = ("fake", "fake-small", "fake-medium")
@@ -51,12 +53,17 @@ class NatBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VlanNetwork:
-    """A network that is one tagged VLAN. `gateway` is NATBox's address in it; without one it is an island."""
+    """A network that is one tagged VLAN. `gateway` is NATBox's address in it; without one it is an island.
+
+    `external` is the source of what leaves it, and where its publications are; without one that is the uplink's own.
+    """
 
     name: str
     vid: int
     subnet: IPv4Network
     gateway: IPv4Address | None = None
+    external: IPv4Address | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def room(self) -> int:
@@ -127,12 +134,39 @@ CONTROLLER_TOKEN = "{controller_ip}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """A port that leads to `to_port` of *container*: of the external address of that container's network.
+
+    `protocol` is one of proto.model.gateway.PROTOCOLS. `path` leads to it in the file.
+    """
+
+    port: int
+    container: str
+    to_port: int
+    protocol: str = "tcp"
+    path: Path = field(default=("publish",), compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedApi:
+    """The cluster's own APIs (nova.urls.PUBLIC_APIS): at their usual ports, or at `base_port` and the next ones."""
+
+    base_port: int | None = None
+    path: Path = field(default=("publish",), compare=False)
+
+    def port(self, service: str) -> int:
+        """Where the API of *service*, one of PUBLIC_APIS, is published."""
+        return PORTS[service] if self.base_port is None else self.base_port + PUBLIC_APIS.index(service)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """A container: `address` is None where compile is to choose one. `roles` are expanded (nova.roles.ROLES).
 
     `clone_of` is "" or the container of the same host that this one is cloned from once that one is installed.
     `ssh`: it lets root in by SSH with the keys of its host's authorized_keys. `forward_ssh`: the host forwards a port
     of its own, 1222 or the next free one, to its SSH. With `devstack` its stack.sh sets it up, and nobody else.
+    `external`: an address at NATBox that is this container's alone, both ways.
     """
 
     name: str
@@ -144,6 +178,7 @@ class ContainerSpec:
     ssh: bool = False
     forward_ssh: bool = False
     devstack: Devstack | None = None
+    external: IPv4Address | None = None
 
     @property
     def is_controller(self) -> bool:
@@ -165,6 +200,7 @@ class ClusterFile:
     """One cluster. Mappings keep the file's order. `file` is what messages call it.
 
     `density` (of DENSITIES): `high` has the hosts' kernels merge the equal pages of computes.
+    `ports` and `api` are what it publishes at NATBox; `publications` has both.
     `warnings` say what of the file has no effect and why; `obstacles` what stands against bringing it up, though it
     can be compiled: check_deployable() raises them.
     """
@@ -176,6 +212,8 @@ class ClusterFile:
     containers: Mapping[str, ContainerSpec]
     nova: NovaOptions = NovaOptions()
     density: str = DENSITIES[0]
+    ports: tuple[PublishedPort, ...] = ()
+    api: PublishedApi | None = None
     file: str = field(default="", compare=False)
     places: Mapping[Path, Place] = field(default_factory=dict, compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
@@ -201,6 +239,24 @@ class ClusterFile:
     def has_nova(self) -> bool:
         """Whether caas sets nova up in it: not where stack.sh does everywhere."""
         return any(spec.devstack is None for spec in self.containers.values())
+
+    def api_holder(self, service: str) -> ContainerSpec | None:
+        """The container that serves *service* (of PUBLIC_APIS); None where no role says so."""
+        role = str(holding_role(service))
+        return next((spec for spec in self.containers.values() if role in spec.roles and not spec.devstack), None)
+
+    @property
+    def publications(self) -> tuple[PublishedPort, ...]:
+        """Every published port, those of the APIs after the others."""
+        found = list(self.ports)
+        for service in PUBLIC_APIS if self.api else ():
+            holder = self.api_holder(service)
+            if self.api and holder:
+                port = self.api.port(service)
+                found.append(
+                    PublishedPort(port=port, container=holder.name, to_port=PORTS[service], path=self.api.path)
+                )
+        return tuple(found)
 
     @property
     def routed(self) -> dict[str, RoutedNetwork]:

@@ -25,6 +25,7 @@ from coordinator.config.cluster import (
 )
 from coordinator.config.fields import Fields, better_name, dotted
 from coordinator.config.problem import Place, Report, suggest
+from coordinator.config.publishing import read_limits, read_publish
 from coordinator.nova.roles import ROLE_WORDS, expand_roles
 from proto.errors import CaasError, invalid
 from proto.model.network import VID_MAX, VID_MIN
@@ -55,9 +56,9 @@ class DocumentReader:
             self._report,
             place=root.place,
             required=("hosts", "networks", "containers"),
-            optional=("name", "natbox", "nova", "density"),
+            optional=("name", "natbox", "nova", "density", "publish"),
         )
-        for key in ("name", "hosts", "natbox", "networks", "containers", "nova", "density"):
+        for key in ("name", "hosts", "natbox", "networks", "containers", "nova", "density", "publish"):
             if top.node(key) is not None:
                 self._places[(key,)] = top.where(key)
         self._places[()] = root.place
@@ -65,6 +66,7 @@ class DocumentReader:
         if top.node("name") is not None:
             name = top.checked("name", "a cluster's name", check_cluster_name) or ""
         hosts = {key: host for key, fields in self._named(top, "hosts", "host") if (host := _host(key, fields))}
+        ports, api = read_publish(top, self._places)
         networks = {
             key: net for key, fields in self._named(top, "networks", "network") if (net := _network(key, fields, hosts))
         }
@@ -78,6 +80,8 @@ class DocumentReader:
             },
             nova=self._nova(top),
             density=top.choice("density", DENSITIES) or DENSITIES[0],
+            ports=ports,
+            api=api,
             file=self._report.file,
             places=self._places,
         )
@@ -168,9 +172,9 @@ class DocumentReader:
 
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hosts": (("address",), ("trunk",)),
-    "networks": (("vlan", "subnet"), ("gateway",)),
+    "networks": (("vlan", "subnet"), ("gateway", "external", "limits")),
     "routed": (("subnet",), ("overlay", "tunnel_to")),
-    "containers": (("host", "network", "roles"), ("address", "ssh")),
+    "containers": (("host", "network", "roles"), ("address", "ssh", "external")),
 }
 
 
@@ -219,7 +223,14 @@ def _vlan(name: str, fields: Fields) -> Network | None:
     if subnet is None:
         return None
     # A VID that could not be read is reported already; what else is wrong with the network still has to be found.
-    return VlanNetwork(name=name, vid=vid or UNREADABLE_VID, subnet=subnet, gateway=gateway)
+    return VlanNetwork(
+        name=name,
+        vid=vid or UNREADABLE_VID,
+        subnet=subnet,
+        gateway=gateway,
+        external=fields.address("external"),
+        limits=read_limits(fields),
+    )
 
 
 def is_usable(subnet: IPv4Network, fields: Fields, key: str) -> bool:
@@ -265,4 +276,5 @@ def _spec(name: str, fields: Fields) -> ContainerSpec | None:
         # None rather than some of them: check.py must not report as missing what could not be read.
         roles=() if unknown else expand_roles(word.text for word in words),
         ssh=fields.flag("ssh"),
+        external=fields.address("external"),
     )

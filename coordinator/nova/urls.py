@@ -21,6 +21,8 @@ PORTS: Mapping[str, int] = {
     Role.DATABASE: 3306,
     Role.MESSAGING: 5672,
 }
+#: What `publish: api` publishes; the order is that of the ports from `base_port` on, a promise to users.
+PUBLIC_APIS: tuple[str, ...] = (Role.KEYSTONE, Role.GLANCE, Role.PLACEMENT, Role.NOVA_API, NEUTRON)
 
 
 def holding_role(service: str) -> Role:

@@ -3,7 +3,7 @@
     CASE/cluster.yaml    the file
     CASE/before.yaml     (may be there) what was brought up before, and runs
     CASE/facts.json      (may be there) {"hosts": {HOST: {"links": {LINK: MTU}, "routes": [SUBNET], "underlay_mtu": MTU}
-                         }, "natbox": {…}, "pairs": {"HOST HOST": {"method", "why"}}}
+                         }, "natbox": {…, "uplink": [ADDRESS]}, "pairs": {"HOST HOST": {"method", "why"}}}
     CASE/compile.json    what `caas compile --json` prints, or
     CASE/error.txt       what it says instead: the code, the message, the hint
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def _host_facts(found: dict[str, Any]) -> HostFacts:
         links=found["links"],
         routes=tuple(IPv4Network(route) for route in found.get("routes", ())),
         underlay_mtu=found.get("underlay_mtu"),
+        uplink=tuple(IPv4Address(address) for address in found.get("uplink", ())),
     )
 
 

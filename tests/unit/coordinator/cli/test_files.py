@@ -72,6 +72,20 @@ def test_compile_for_people(demo: str) -> None:
         assert word in result.stdout
 
 
+def test_compile_for_people_says_what_is_published(tmp_path: Path, demo: str) -> None:
+    path = tmp_path / "published.yaml"
+    text = Path(demo).read_text().replace("10.1}", "10.1, external: 203.0.113.7, limits: {connections: 9}}")
+    text = text.replace("compute]}", "compute], external: 203.0.113.8}")
+    path.write_text(text + "publish: {port: 80, to: ubuntu011:8080}\n")
+    assert _run("compile", str(path)).stdout.endswith(
+        "  cluster: external 203.0.113.7\n"
+        "  cluster: publish 203.0.113.7:80/tcp to 192.168.10.50:8080, ubuntu011\n"
+        "  cluster: own address 203.0.113.8 of 192.168.10.50, ubuntu011\n"
+        "  cluster: limits connections 9\n"
+    )
+    assert "cluster:" not in _run("compile", demo).stdout
+
+
 def test_the_name_of_a_file_without_one(tmp_path: Path, demo: str) -> None:
     path = tmp_path / "stem.yaml"
     path.write_text(Path(demo).read_text().replace("name: demo\n", ""))

@@ -8,6 +8,7 @@ from pathlib import Path
 from coordinator.config import load_bytes
 from coordinator.config.cluster import OVERLAYS, VIRT_DRIVERS
 from coordinator.config.document import _KEYS
+from coordinator.config.publishing import API_KEYS, LIMITS_KEYS, PUBLISH_KEYS
 from coordinator.nova.roles import ROLE_WORDS
 
 TEXT = (Path(__file__).parents[4] / "docs/cluster-file.md").read_text()
@@ -20,5 +21,9 @@ def test_the_example_is_a_cluster_file() -> None:
 
 
 def test_every_key_and_every_word_is_there() -> None:
-    keys = {key for required, optional in _KEYS.values() for key in (*required, *optional)}
+    keys = {
+        key
+        for required, optional in (*_KEYS.values(), API_KEYS, LIMITS_KEYS, PUBLISH_KEYS)
+        for key in (*required, *optional)
+    }
     assert {word for word in (*keys, *OVERLAYS, *VIRT_DRIVERS, *ROLE_WORDS) if f"`{word}`" not in TEXT} == set()
