@@ -16,6 +16,7 @@ from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
 from proto.model import Action, ClusterHost, Container, Cost, HostState, Plan, Verb, Vxlan
+from proto.removals import Removals, check_removal
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Host:
         self._merging = merging
         self._saved = saved
         self._states = saved.load()
+        self._removals = Removals(saved)
         self._lock = threading.Lock()
         self.drift = DriftLog()
 
@@ -54,6 +56,10 @@ class Host:
     def generations(self) -> dict[str, int]:
         """The generation in force of each cluster."""
         return {name: state.generation for name, state in list(self._states.items())}
+
+    def removed(self) -> dict[str, int]:
+        """The generation of each cluster's last removal."""
+        return self._removals.all()
 
     def saved(self, cluster: str) -> ClusterHost | None:
         """What is in force of *cluster*; None where it has nothing here."""
@@ -123,24 +129,34 @@ class Host:
             log.exception("%s: what was in force before is not saved again", desired.cluster)
 
     def destroy(
-        self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+        self,
+        cluster: str,
+        *,
+        generation: int = 0,
+        dry_run: bool,
+        on_plan: Callable[[Plan], None],
+        on_done: Callable[[Action], None],
     ) -> Cost:
-        """Remove everything that carries *cluster*'s mark, and what it shared with none; then forget it."""
+        """Remove everything that carries *cluster*'s mark, and what it shared with none; then forget it, but for the
+        *generation*. STALE where that is not above the one in force; 0 is above all.
+        """
         with self._lock:
+            before = self._states.get(cluster)
+            is_empty = before is None or before.state == HostState()
+            in_force = before.generation if before else 0
+            check_removal(cluster, generation, in_force, is_empty=is_empty)
             if dry_run:
                 others = self._others(cluster)
                 on_plan(plan_cluster(self.kernel, self.containers, cluster, HostState(), others=others))
                 return Cost(generation=0)
-            before = self._states.get(cluster)
-            # Saved first: a crash half-way goes on removing at the next start. A generation of its own, for the one in
-            # force has other contents: an `up` after a removal that failed takes the next.
-            generation = before.generation + (before.state != HostState()) if before else 1
-            nothing = ClusterHost(cluster=cluster, host=self.name, generation=generation)
+            # A generation of its own, for the one in force has other contents: an `up` after it takes the next.
+            generation = generation or in_force + (not is_empty)
+            # Saved first: a crash half-way goes on removing at the next start.
+            nothing = ClusterHost(cluster=cluster, host=self.name, generation=max(generation, 1))
             if cluster in self._states:
                 self._save(nothing)
             result = self._apply(nothing, on_plan, on_done)
-            if cluster in self._states:
-                self._forget(cluster)
+            self._end_removal(cluster, generation)
             return result
 
     def restore(self, only: AbstractSet[str] | None = None) -> frozenset[str]:
@@ -157,7 +173,7 @@ class Host:
                         continue
                     result = self._apply(desired, _ignore, _ignore)
                     if not desired.state.links and not desired.state.containers:
-                        self._forget(cluster)
+                        self._end_removal(cluster, desired.generation)
                 log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
             except CaasError as exc:
                 behind.add(cluster)
@@ -206,6 +222,7 @@ class Host:
                 f"{desired.cluster}: generation {desired.generation} is in force with other contents",
                 hint="another coordinator changed it: run `caas plan` again",
             )
+        self._removals.check_apply(desired.cluster, desired.generation, is_empty=desired.state == HostState())
         self._others(desired.cluster).union(desired.state)
 
     def _others(self, cluster: str) -> HostState:
@@ -225,6 +242,12 @@ class Host:
         self._saved.forget(cluster)
         self._states.pop(cluster, None)
         self._settle_merging()
+
+    def _end_removal(self, cluster: str, generation: int) -> None:
+        """Remembered before it is forgotten: until then it is in force, and what is older is refused."""
+        self._removals.remember(cluster, generation, self.generations())
+        if cluster in self._states:
+            self._forget(cluster)
 
     def _settle_merging(self) -> None:
         """The kernel merges pages while any saved cluster wants that. Its failure is told, and is no dead end: without

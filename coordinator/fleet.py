@@ -72,9 +72,10 @@ class AgentClient:
         request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired))
         return await _finish(stream(self._stub.Apply(request, timeout=CHANGE), self.host), on_event, self.host)
 
-    async def destroy(self, cluster: str, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
-        """Remove everything of *cluster* from the host."""
-        request = agent_pb2.DestroyRequest(cluster=cluster)
+    async def destroy(self, cluster: str, on_event: OnEvent, *, generation: int = 0) -> types_pb2.ApplyEvent.Result:
+        """Remove everything of *cluster* from the host. STALE where its generation is not below *generation*, unless
+        that is 0."""
+        request = agent_pb2.DestroyRequest(cluster=cluster, generation=generation)
         return await _finish(stream(self._stub.Destroy(request, timeout=CHANGE), self.host), on_event, self.host)
 
     async def exec(
@@ -146,9 +147,9 @@ class NatBoxClient:
         request = natbox_pb2.NatBoxCountersRequest(cluster=cluster)
         return await call(self._stub.Counters(request, timeout=LOOK), self.peer)
 
-    async def destroy(self, cluster: str, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
-        """Remove a cluster's table."""
-        request = natbox_pb2.NatBoxDestroyRequest(cluster=cluster)
+    async def destroy(self, cluster: str, on_event: OnEvent, *, generation: int = 0) -> types_pb2.ApplyEvent.Result:
+        """Remove a cluster's table. STALE where its generation is not below *generation*, unless that is 0."""
+        request = natbox_pb2.NatBoxDestroyRequest(cluster=cluster, generation=generation)
         return await _finish(stream(self._stub.Destroy(request, timeout=CHANGE), self.peer), on_event, self.peer)
 
 

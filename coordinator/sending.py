@@ -49,10 +49,11 @@ class Sender:
     async def _send_host(self, name: str) -> None:
         client = self._prepared.survey.hosts[name].agent
         async with self._progress.step(f"apply:{name}", self._title(name)):
+            desired = self._prepared.compiled.hosts[name]
             if name in self._prepared.file.hosts:
-                self._count(await client.apply(self._prepared.compiled.hosts[name], _ignore))
+                self._count(await client.apply(desired, _ignore))
             else:
-                self._count(await client.destroy(self._cluster, _ignore))
+                self._count(await client.destroy(self._cluster, _ignore, generation=desired.generation))
                 self._progress.journal.let_go(self._cluster, name)
 
     async def _send_first(self, name: str, desired: ClusterHost) -> None:
@@ -66,7 +67,7 @@ class Sender:
             if self._prepared.file.natbox is not None:
                 self._count(await client.apply(table, _ignore))
             else:
-                self._count(await client.destroy(self._cluster, _ignore))
+                self._count(await client.destroy(self._cluster, _ignore, generation=table.generation))
                 self._progress.journal.let_go(self._cluster, HOLDER_NATBOX)
 
     def _title(self, name: str) -> str:

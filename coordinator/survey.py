@@ -16,6 +16,8 @@ from proto.errors import CaasError, Code
 from proto.model import Datapath
 from proto.wire import container_from_wire
 
+ProbeReply = agent_pb2.ProbeReply | natbox_pb2.NatBoxProbeReply
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSurvey:
@@ -60,11 +62,10 @@ class Survey:
         )
 
     def generation(self) -> int:
-        """The highest generation of the cluster that any process has; 0 where none has any."""
-        found = [host.probe.generations.get(self.cluster, 0) for host in self.hosts.values()]
-        if self.natbox_probe is not None:
-            found.append(self.natbox_probe.generations.get(self.cluster, 0))
-        return max(found, default=0)
+        """The highest generation of the cluster that any process has, or removed; 0 where none knows any."""
+        probes: list[ProbeReply] = [host.probe for host in self.hosts.values()]
+        probes += [self.natbox_probe] if self.natbox_probe else []
+        return max((known_generation(probe, self.cluster) for probe in probes), default=0)
 
 
 async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str]) -> Survey:
@@ -94,6 +95,11 @@ async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str]) ->
         natbox=natbox_client,
         natbox_probe=natbox_probe,  # type: ignore[arg-type]
     )
+
+
+def known_generation(probe: ProbeReply, cluster: str) -> int:
+    """The highest generation of *cluster* that who answered has, or removed; 0 where it knows none."""
+    return max(probe.generations.get(cluster, 0), probe.removed.get(cluster, 0))
 
 
 async def gather_all(first: Iterable[object], *more: object) -> list[object]:

@@ -1,4 +1,7 @@
-"""`caas down`: nothing of the cluster is left on any host. Hosts that are away are named, and keep it for now."""
+"""`caas down`: nothing of the cluster is left on any host. Hosts that are away are named, and keep it for now.
+
+A removal has a generation, above all that is known of the cluster: whatever of before it comes late is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from coordinator.config import ClusterFile
 from coordinator.fleet import AgentClient, Fleet, NatBoxClient
 from coordinator.journal import NATBOX, Journal
 from coordinator.progress import Progress
-from coordinator.survey import combine
+from coordinator.survey import ProbeReply, combine, known_generation
 from proto import types_pb2
+
+Clients = Mapping[str, AgentClient | NatBoxClient]
 
 
 async def down(
@@ -28,16 +33,24 @@ async def down(
         progress.note(f"no cluster {name}: nothing to do")
         return {"cluster": name, "hosts": []}
     progress.phase = "down"
-    if record is None:
-        combine(await _destroy(fleet, holders, name, progress))
-        return {"cluster": name, "hosts": [host for host in holders if host != NATBOX]}
-    journal.save(replace(record, state="removing"))
+    clients: Clients = {
+        holder: fleet.natbox(address) if holder == NATBOX else fleet.agent(holder, address)
+        for holder, address in holders.items()
+    }
+    known = await _find_generations(clients, name)
+    found = [answer for answer in known.values() if isinstance(answer, int)]
+    generation = max(*found, record.generation if record else 0, 0) + 1
+    if record is not None:
+        record = replace(record, generation=generation)  # before it is sent: the next one is above it
+        journal.save(replace(record, state="removing"))
     try:
-        combine(await _destroy(fleet, holders, name, progress))
+        combine(await _destroy(clients, known, name, generation, progress))
     except BaseException:
-        journal.save(replace(record, state="failed"))
+        if record is not None:
+            journal.save(replace(record, state="failed"))
         raise
-    journal.forget(name)
+    if record is not None:
+        journal.forget(name)
     return {"cluster": name, "hosts": [host for host in holders if host != NATBOX]}
 
 
@@ -47,22 +60,32 @@ def holders_of(file: ClusterFile) -> dict[str, str]:
     return found | ({NATBOX: str(file.natbox.address)} if file.natbox else {})
 
 
-async def _destroy(fleet: Fleet, holders: Mapping[str, str], name: str, progress: Progress) -> list[BaseException]:
-    results = await asyncio.gather(*_work(fleet, holders, name, progress), return_exceptions=True)
-    return [result for result in results if isinstance(result, BaseException)]
+async def _find_generations(clients: Clients, name: str) -> dict[str, int | BaseException]:
+    """What each holder knows of the cluster's generations, or why it does not say."""
+    probes: list[Awaitable[ProbeReply]] = [client.probe() for client in clients.values()]
+    answers = await asyncio.gather(*probes, return_exceptions=True)
+    return {
+        holder: answer if isinstance(answer, BaseException) else known_generation(answer, name)
+        for holder, answer in zip(clients, answers, strict=True)
+    }
 
 
-def _work(fleet: Fleet, holders: Mapping[str, str], name: str, progress: Progress) -> list[Awaitable[None]]:
-    async def destroy(client: AgentClient | NatBoxClient, holder: str) -> None:
+async def _destroy(
+    clients: Clients, known: Mapping[str, int | BaseException], name: str, generation: int, progress: Progress
+) -> list[BaseException]:
+    """Who did not say what it has is not asked to remove it: the removal might be older than that."""
+
+    async def destroy(client: AgentClient | NatBoxClient, holder: str, answer: int | BaseException) -> None:
         shown = holder.removeprefix(":")
         async with progress.step(f"destroy:{shown}", f"{shown}: remove {name}"):
-            await client.destroy(name, _ignore)
+            if isinstance(answer, BaseException):
+                raise answer
+            await client.destroy(name, _ignore, generation=generation)
             progress.journal.let_go(name, holder)
 
-    return [
-        destroy(fleet.natbox(address) if holder == NATBOX else fleet.agent(holder, address), holder)
-        for holder, address in holders.items()
-    ]
+    work = (destroy(client, holder, known[holder]) for holder, client in clients.items())
+    results = await asyncio.gather(*work, return_exceptions=True)
+    return [result for result in results if isinstance(result, BaseException)]
 
 
 def _ignore(_: types_pb2.ApplyEvent) -> None:

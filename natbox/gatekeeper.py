@@ -13,6 +13,7 @@ from natbox.saved import SavedTables
 from natbox.table import check_table, make_sorted
 from proto.errors import CaasError
 from proto.model import Action, Cost, Gateway, GatewayCounters, GatewayTable, Plan
+from proto.removals import Removals, check_removal
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,16 @@ class Gatekeeper:
         self.door = door
         self._saved = saved
         self._tables = {name: make_sorted(table) for name, table in saved.load().items()}
+        self._removals = Removals(saved)
         self._lock = threading.Lock()
 
     def generations(self) -> dict[str, int]:
         """The generation in force of each cluster."""
         return {name: table.generation for name, table in list(self._tables.items())}
+
+    def removed(self) -> dict[str, int]:
+        """The generation of each cluster's last removal."""
+        return self._removals.all()
 
     def observe(self, cluster: str = "") -> Sequence[GatewayTable]:
         """What the kernel has, by cluster ("" is all), with the generation in force."""
@@ -45,11 +51,12 @@ class Gatekeeper:
     def check(self, desired: GatewayTable) -> None:
         """Raise what would keep *desired* from being put into force; looks at no kernel."""
         check_table(desired, self._tables)
+        self._removals.check_apply(desired.cluster, desired.generation, is_empty=not desired.gateways)
 
     def plan(self, desired: GatewayTable) -> Plan:
         """What Apply would do; changes nothing."""
         with self._lock:
-            check_table(desired, self._tables)
+            self.check(desired)
             return self._look(make_sorted(desired))
 
     def apply(
@@ -58,7 +65,7 @@ class Gatekeeper:
         """Save *desired*, then make the kernel so. After a failure the table before it is in force again."""
         desired = make_sorted(desired)
         with self._lock:
-            check_table(desired, self._tables)
+            self.check(desired)
             before = self._tables.get(desired.cluster)
             # Also where it is in force: after a removal that failed something else is saved.
             self._saved.save(desired)
@@ -74,15 +81,25 @@ class Gatekeeper:
             return result
 
     def destroy(
-        self, cluster: str, *, dry_run: bool, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+        self,
+        cluster: str,
+        *,
+        generation: int = 0,
+        dry_run: bool,
+        on_plan: Callable[[Plan], None],
+        on_done: Callable[[Action], None],
     ) -> Cost:
-        """Remove everything that carries *cluster*'s mark, then forget it. Nothing there is success."""
+        """Remove everything that carries *cluster*'s mark, then forget it, but for the *generation*. Nothing there is
+        success. STALE where *generation* is not above the one in force; 0 is above all.
+        """
         with self._lock:
             before = self._tables.get(cluster)
+            is_empty = before is None or not before.gateways
+            in_force = before.generation if before else 0
+            check_removal(cluster, generation, in_force, is_empty=is_empty)
             # A generation of its own: the one in force has other contents.
-            nothing = GatewayTable(
-                cluster=cluster, generation=before.generation + bool(before.gateways) if before else 1
-            )
+            generation = generation or in_force + (not is_empty)
+            nothing = GatewayTable(cluster=cluster, generation=max(generation, 1))
             if dry_run:
                 on_plan(self._look(nothing))
                 return Cost(generation=0)
@@ -90,7 +107,7 @@ class Gatekeeper:
                 # Saved first: a crash half-way goes on removing at the next start.
                 self._saved.save(nothing)
             result = self._apply(nothing, on_plan, on_done)
-            self._forget(cluster)
+            self._end_removal(cluster, generation)
             return result
 
     def counters(self, cluster: str = "") -> tuple[Sequence[GatewayCounters], Mapping[str, int]]:
@@ -161,7 +178,7 @@ class Gatekeeper:
                 found = [each.gateway for each in mine.values()]
                 apply(self.door, lambda: self._look(table, found), on_plan=_ignore, on_done=_ignore)
             if not table.gateways:
-                self._forget(cluster)
+                self._end_removal(cluster, table.generation)
         except CaasError as exc:
             log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
 
@@ -188,6 +205,11 @@ class Gatekeeper:
             seen_path=seen_path,
             path_is_wanted=bool(desired.gateways) or any(table.gateways for table in others),
         )
+
+    def _end_removal(self, cluster: str, generation: int) -> None:
+        """Remembered before it is forgotten: a crash between the two goes on at the next start."""
+        self._removals.remember(cluster, generation, self.generations())
+        self._forget(cluster)
 
     def _forget(self, cluster: str) -> None:
         self._saved.forget(cluster)

@@ -39,6 +39,7 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
             uplink=door.path.uplink,
             lacks=lacks,
             generations=self._gatekeeper.generations(),
+            removed=self._gatekeeper.removed(),
         )
         if not lacks:
             reply.uplink_addresses.extend(str(address) for address in door.uplink_addresses())
@@ -63,7 +64,9 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
             raise invalid("destroy: a cluster's name is needed")
         cluster = check_cluster_name(request.cluster)
         async for event in follow_change(
-            lambda **callbacks: self._gatekeeper.destroy(cluster, dry_run=request.dry_run, **callbacks)
+            lambda **callbacks: self._gatekeeper.destroy(
+                cluster, generation=request.generation, dry_run=request.dry_run, **callbacks
+            )
         ):
             yield event
 

@@ -15,7 +15,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports", "keyless", "nameservers")
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports", "keyless", "nameservers", "removed")
     class HostLink(_message.Message):
         __slots__ = ("name", "kind", "mtu", "up", "addresses")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,13 @@ class ProbeReply(_message.Message):
         addresses: _containers.RepeatedScalarFieldContainer[str]
         def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mtu: _Optional[int] = ..., up: bool = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
     class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RemovedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +59,7 @@ class ProbeReply(_message.Message):
     TAKEN_PORTS_FIELD_NUMBER: _ClassVar[int]
     KEYLESS_FIELD_NUMBER: _ClassVar[int]
     NAMESERVERS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     host: str
     version: str
     kernel: str
@@ -68,7 +76,8 @@ class ProbeReply(_message.Message):
     taken_ports: _containers.RepeatedScalarFieldContainer[int]
     keyless: str
     nameservers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ...) -> None: ...
+    removed: _containers.ScalarMap[str, int]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ..., removed: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("cluster",)
@@ -167,12 +176,14 @@ class ApplyRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., dry_run: bool = ...) -> None: ...
 
 class DestroyRequest(_message.Message):
-    __slots__ = ("cluster", "dry_run")
+    __slots__ = ("cluster", "dry_run", "generation")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     dry_run: bool
-    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+    generation: int
+    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ..., generation: _Optional[int] = ...) -> None: ...
 
 class ExecInput(_message.Message):
     __slots__ = ("start", "stdin", "eof")

@@ -5,8 +5,9 @@ A reader, or a machine that lost its power, sees the old file or the new one.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,10 +25,15 @@ class OfCluster(Protocol):
 
 
 S = TypeVar("S", bound=OfCluster)
+#: No cluster's: those have a suffix.
+_REMOVED = "removed"
 
 
 class Saved(Generic[S]):
-    """The last desired state of each cluster, FOLDER/CLUSTER.json; the folder is made if absent."""
+    """The last desired state of each cluster, FOLDER/CLUSTER.json, and FOLDER/removed: the generations of removals.
+
+    The folder is made if absent.
+    """
 
     def __init__(
         self, folder: Path, message: type[Message], to_wire: Callable[[S], Message], from_wire: Callable[[Any], S]
@@ -59,6 +65,24 @@ class Saved(Generic[S]):
     def forget(self, cluster: str) -> None:
         """Remove what is saved for *cluster*; nothing saved is success."""
         remove(self._folder / f"{cluster}.json")
+
+    def load_removed(self) -> dict[str, int]:
+        """The generation of each removal, the oldest removal first. FAILED where the file cannot be read."""
+        path = self._folder / _REMOVED
+        if not path.exists():
+            return {}
+        try:
+            return {str(cluster): int(generation) for cluster, generation in json.loads(path.read_text()).items()}
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise CaasError(
+                Code.FAILED,
+                f"{path}: not generations of removals: {exc}",
+                hint="move it away: what is still on its way from before a removal is then done",
+            ) from exc
+
+    def save_removed(self, removed: Mapping[str, int]) -> None:
+        """Replace the generations of removals."""
+        write_whole(self._folder / _REMOVED, json.dumps(removed, indent=1))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto import types_pb2 as proto_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/natbox.proto\x12\x07\x63\x61\x61s.v1\x1a\x11proto/types.proto\"<\n\x12NatBoxProbeRequest\x12&\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x15.caas.v1.GatewayTable\"\x92\x02\n\x10NatBoxProbeReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kernel\x18\x02 \x01(\t\x12\r\n\x05trunk\x18\x03 \x01(\t\x12\x0e\n\x06uplink\x18\x04 \x01(\t\x12\x1c\n\x05lacks\x18\x05 \x03(\x0b\x32\r.caas.v1.Lack\x12\x18\n\x10uplink_addresses\x18\x06 \x03(\t\x12\x11\n\ttrunk_mtu\x18\x07 \x01(\r\x12?\n\x0bgenerations\x18\x08 \x03(\x0b\x32*.caas.v1.NatBoxProbeReply.GenerationsEntry\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\'\n\x14NatBoxObserveRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\";\n\x12NatBoxObserveReply\x12%\n\x06tables\x18\x01 \x03(\x0b\x32\x15.caas.v1.GatewayTable\"M\n\x12NatBoxApplyRequest\x12&\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x15.caas.v1.GatewayTable\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"(\n\x15NatBoxCountersRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"\xa3\x04\n\x13NatBoxCountersReply\x12\x35\n\x08\x63ounters\x18\x01 \x03(\x0b\x32#.caas.v1.NatBoxCountersReply.PerVid\x12\x41\n\x0btrunk_drops\x18\x02 \x03(\x0b\x32,.caas.v1.NatBoxCountersReply.TrunkDropsEntry\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\x04\x12\x17\n\x0f\x63onnections_max\x18\x04 \x01(\x04\x12\x0e\n\x06\x61larms\x18\x05 \x03(\t\x1a\xa0\x02\n\x06PerVid\x12\x0b\n\x03vid\x18\x01 \x01(\r\x12\x13\n\x0bout_packets\x18\x02 \x01(\x04\x12\x11\n\tout_bytes\x18\x03 \x01(\x04\x12\x12\n\nin_packets\x18\x04 \x01(\x04\x12\x10\n\x08in_bytes\x18\x05 \x01(\x04\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..caas.v1.NatBoxCountersReply.PerVid.DropsEntry\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12\x0f\n\x07network\x18\x08 \x01(\t\x12\x13\n\x0b\x63onnections\x18\t \x01(\x04\x12\x17\n\x0f\x63onnections_max\x18\n \x01(\x04\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fTrunkDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xb2\x01\n\x14NatBoxExplainRequest\x12\x13\n\x0b\x66rom_uplink\x18\x01 \x01(\x08\x12\x0b\n\x03vid\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x13\n\x0bsource_port\x18\x06 \x01(\r\x12\x18\n\x10\x64\x65stination_port\x18\x07 \x01(\r\x12\x12\n\nsource_mac\x18\x08 \x01(\t\"f\n\x12NatBoxExplainReply\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x03(\t\"8\n\x14NatBoxDestroyRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x32\x9f\x03\n\x06NatBox\x12?\n\x05Probe\x12\x1b.caas.v1.NatBoxProbeRequest\x1a\x19.caas.v1.NatBoxProbeReply\x12\x45\n\x07Observe\x12\x1d.caas.v1.NatBoxObserveRequest\x1a\x1b.caas.v1.NatBoxObserveReply\x12;\n\x05\x41pply\x12\x1b.caas.v1.NatBoxApplyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x12H\n\x08\x43ounters\x12\x1e.caas.v1.NatBoxCountersRequest\x1a\x1c.caas.v1.NatBoxCountersReply\x12\x45\n\x07\x45xplain\x12\x1d.caas.v1.NatBoxExplainRequest\x1a\x1b.caas.v1.NatBoxExplainReply\x12?\n\x07\x44\x65stroy\x12\x1d.caas.v1.NatBoxDestroyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/natbox.proto\x12\x07\x63\x61\x61s.v1\x1a\x11proto/types.proto\"<\n\x12NatBoxProbeRequest\x12&\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x15.caas.v1.GatewayTable\"\xfb\x02\n\x10NatBoxProbeReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kernel\x18\x02 \x01(\t\x12\r\n\x05trunk\x18\x03 \x01(\t\x12\x0e\n\x06uplink\x18\x04 \x01(\t\x12\x1c\n\x05lacks\x18\x05 \x03(\x0b\x32\r.caas.v1.Lack\x12\x18\n\x10uplink_addresses\x18\x06 \x03(\t\x12\x11\n\ttrunk_mtu\x18\x07 \x01(\r\x12?\n\x0bgenerations\x18\x08 \x03(\x0b\x32*.caas.v1.NatBoxProbeReply.GenerationsEntry\x12\x37\n\x07removed\x18\t \x03(\x0b\x32&.caas.v1.NatBoxProbeReply.RemovedEntry\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cRemovedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\'\n\x14NatBoxObserveRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\";\n\x12NatBoxObserveReply\x12%\n\x06tables\x18\x01 \x03(\x0b\x32\x15.caas.v1.GatewayTable\"M\n\x12NatBoxApplyRequest\x12&\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x15.caas.v1.GatewayTable\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"(\n\x15NatBoxCountersRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"\xa3\x04\n\x13NatBoxCountersReply\x12\x35\n\x08\x63ounters\x18\x01 \x03(\x0b\x32#.caas.v1.NatBoxCountersReply.PerVid\x12\x41\n\x0btrunk_drops\x18\x02 \x03(\x0b\x32,.caas.v1.NatBoxCountersReply.TrunkDropsEntry\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\x04\x12\x17\n\x0f\x63onnections_max\x18\x04 \x01(\x04\x12\x0e\n\x06\x61larms\x18\x05 \x03(\t\x1a\xa0\x02\n\x06PerVid\x12\x0b\n\x03vid\x18\x01 \x01(\r\x12\x13\n\x0bout_packets\x18\x02 \x01(\x04\x12\x11\n\tout_bytes\x18\x03 \x01(\x04\x12\x12\n\nin_packets\x18\x04 \x01(\x04\x12\x10\n\x08in_bytes\x18\x05 \x01(\x04\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..caas.v1.NatBoxCountersReply.PerVid.DropsEntry\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12\x0f\n\x07network\x18\x08 \x01(\t\x12\x13\n\x0b\x63onnections\x18\t \x01(\x04\x12\x17\n\x0f\x63onnections_max\x18\n \x01(\x04\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fTrunkDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xb2\x01\n\x14NatBoxExplainRequest\x12\x13\n\x0b\x66rom_uplink\x18\x01 \x01(\x08\x12\x0b\n\x03vid\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x13\n\x0bsource_port\x18\x06 \x01(\r\x12\x18\n\x10\x64\x65stination_port\x18\x07 \x01(\r\x12\x12\n\nsource_mac\x18\x08 \x01(\t\"f\n\x12NatBoxExplainReply\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x03(\t\"L\n\x14NatBoxDestroyRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x32\x9f\x03\n\x06NatBox\x12?\n\x05Probe\x12\x1b.caas.v1.NatBoxProbeRequest\x1a\x19.caas.v1.NatBoxProbeReply\x12\x45\n\x07Observe\x12\x1d.caas.v1.NatBoxObserveRequest\x1a\x1b.caas.v1.NatBoxObserveReply\x12;\n\x05\x41pply\x12\x1b.caas.v1.NatBoxApplyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x12H\n\x08\x43ounters\x12\x1e.caas.v1.NatBoxCountersRequest\x1a\x1c.caas.v1.NatBoxCountersReply\x12\x45\n\x07\x45xplain\x12\x1d.caas.v1.NatBoxExplainRequest\x1a\x1b.caas.v1.NatBoxExplainReply\x12?\n\x07\x44\x65stroy\x12\x1d.caas.v1.NatBoxDestroyRequest\x1a\x13.caas.v1.ApplyEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._loaded_options = None
   _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._serialized_options = b'8\001'
+  _globals['_NATBOXPROBEREPLY_REMOVEDENTRY']._loaded_options = None
+  _globals['_NATBOXPROBEREPLY_REMOVEDENTRY']._serialized_options = b'8\001'
   _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._loaded_options = None
   _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_NATBOXCOUNTERSREPLY_TRUNKDROPSENTRY']._loaded_options = None
@@ -41,31 +43,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NATBOXPROBEREQUEST']._serialized_start=50
   _globals['_NATBOXPROBEREQUEST']._serialized_end=110
   _globals['_NATBOXPROBEREPLY']._serialized_start=113
-  _globals['_NATBOXPROBEREPLY']._serialized_end=387
-  _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._serialized_start=337
-  _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._serialized_end=387
-  _globals['_NATBOXOBSERVEREQUEST']._serialized_start=389
-  _globals['_NATBOXOBSERVEREQUEST']._serialized_end=428
-  _globals['_NATBOXOBSERVEREPLY']._serialized_start=430
-  _globals['_NATBOXOBSERVEREPLY']._serialized_end=489
-  _globals['_NATBOXAPPLYREQUEST']._serialized_start=491
-  _globals['_NATBOXAPPLYREQUEST']._serialized_end=568
-  _globals['_NATBOXCOUNTERSREQUEST']._serialized_start=570
-  _globals['_NATBOXCOUNTERSREQUEST']._serialized_end=610
-  _globals['_NATBOXCOUNTERSREPLY']._serialized_start=613
-  _globals['_NATBOXCOUNTERSREPLY']._serialized_end=1160
-  _globals['_NATBOXCOUNTERSREPLY_PERVID']._serialized_start=821
-  _globals['_NATBOXCOUNTERSREPLY_PERVID']._serialized_end=1109
-  _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._serialized_start=1065
-  _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._serialized_end=1109
-  _globals['_NATBOXCOUNTERSREPLY_TRUNKDROPSENTRY']._serialized_start=1111
-  _globals['_NATBOXCOUNTERSREPLY_TRUNKDROPSENTRY']._serialized_end=1160
-  _globals['_NATBOXEXPLAINREQUEST']._serialized_start=1163
-  _globals['_NATBOXEXPLAINREQUEST']._serialized_end=1341
-  _globals['_NATBOXEXPLAINREPLY']._serialized_start=1343
-  _globals['_NATBOXEXPLAINREPLY']._serialized_end=1445
-  _globals['_NATBOXDESTROYREQUEST']._serialized_start=1447
-  _globals['_NATBOXDESTROYREQUEST']._serialized_end=1503
-  _globals['_NATBOX']._serialized_start=1506
-  _globals['_NATBOX']._serialized_end=1921
+  _globals['_NATBOXPROBEREPLY']._serialized_end=492
+  _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._serialized_start=394
+  _globals['_NATBOXPROBEREPLY_GENERATIONSENTRY']._serialized_end=444
+  _globals['_NATBOXPROBEREPLY_REMOVEDENTRY']._serialized_start=446
+  _globals['_NATBOXPROBEREPLY_REMOVEDENTRY']._serialized_end=492
+  _globals['_NATBOXOBSERVEREQUEST']._serialized_start=494
+  _globals['_NATBOXOBSERVEREQUEST']._serialized_end=533
+  _globals['_NATBOXOBSERVEREPLY']._serialized_start=535
+  _globals['_NATBOXOBSERVEREPLY']._serialized_end=594
+  _globals['_NATBOXAPPLYREQUEST']._serialized_start=596
+  _globals['_NATBOXAPPLYREQUEST']._serialized_end=673
+  _globals['_NATBOXCOUNTERSREQUEST']._serialized_start=675
+  _globals['_NATBOXCOUNTERSREQUEST']._serialized_end=715
+  _globals['_NATBOXCOUNTERSREPLY']._serialized_start=718
+  _globals['_NATBOXCOUNTERSREPLY']._serialized_end=1265
+  _globals['_NATBOXCOUNTERSREPLY_PERVID']._serialized_start=926
+  _globals['_NATBOXCOUNTERSREPLY_PERVID']._serialized_end=1214
+  _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._serialized_start=1170
+  _globals['_NATBOXCOUNTERSREPLY_PERVID_DROPSENTRY']._serialized_end=1214
+  _globals['_NATBOXCOUNTERSREPLY_TRUNKDROPSENTRY']._serialized_start=1216
+  _globals['_NATBOXCOUNTERSREPLY_TRUNKDROPSENTRY']._serialized_end=1265
+  _globals['_NATBOXEXPLAINREQUEST']._serialized_start=1268
+  _globals['_NATBOXEXPLAINREQUEST']._serialized_end=1446
+  _globals['_NATBOXEXPLAINREPLY']._serialized_start=1448
+  _globals['_NATBOXEXPLAINREPLY']._serialized_end=1550
+  _globals['_NATBOXDESTROYREQUEST']._serialized_start=1552
+  _globals['_NATBOXDESTROYREQUEST']._serialized_end=1628
+  _globals['_NATBOX']._serialized_start=1631
+  _globals['_NATBOX']._serialized_end=2046
 # @@protoc_insertion_point(module_scope)

@@ -13,8 +13,15 @@ class NatBoxProbeRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.GatewayTable, _Mapping]] = ...) -> None: ...
 
 class NatBoxProbeReply(_message.Message):
-    __slots__ = ("version", "kernel", "trunk", "uplink", "lacks", "uplink_addresses", "trunk_mtu", "generations")
+    __slots__ = ("version", "kernel", "trunk", "uplink", "lacks", "uplink_addresses", "trunk_mtu", "generations", "removed")
     class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RemovedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +36,7 @@ class NatBoxProbeReply(_message.Message):
     UPLINK_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     TRUNK_MTU_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     version: str
     kernel: str
     trunk: str
@@ -37,7 +45,8 @@ class NatBoxProbeReply(_message.Message):
     uplink_addresses: _containers.RepeatedScalarFieldContainer[str]
     trunk_mtu: int
     generations: _containers.ScalarMap[str, int]
-    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., trunk: _Optional[str] = ..., uplink: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., uplink_addresses: _Optional[_Iterable[str]] = ..., trunk_mtu: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    removed: _containers.ScalarMap[str, int]
+    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., trunk: _Optional[str] = ..., uplink: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., uplink_addresses: _Optional[_Iterable[str]] = ..., trunk_mtu: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., removed: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class NatBoxObserveRequest(_message.Message):
     __slots__ = ("cluster",)
@@ -151,9 +160,11 @@ class NatBoxExplainReply(_message.Message):
     def __init__(self, verdict: _Optional[str] = ..., reason: _Optional[str] = ..., cluster: _Optional[str] = ..., network: _Optional[str] = ..., steps: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NatBoxDestroyRequest(_message.Message):
-    __slots__ = ("cluster", "dry_run")
+    __slots__ = ("cluster", "dry_run", "generation")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     dry_run: bool
-    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+    generation: int
+    def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ..., generation: _Optional[int] = ...) -> None: ...

@@ -92,6 +92,7 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             routes=[str(route) for route in host.kernel.live_routes()],
             memory_available_bytes=_memory_available(),
             generations=host.generations(),
+            removed=host.removed(),
             taken_links=taken.links,
             taken_subnets=map(str, taken.subnets),
             taken_ports=taken.ports,
@@ -138,7 +139,9 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
         if not request.cluster:
             raise invalid("destroy: a cluster's name is needed")
         async for event in follow_change(
-            lambda **callbacks: self._host.destroy(request.cluster, dry_run=request.dry_run, **callbacks)
+            lambda **callbacks: self._host.destroy(
+                request.cluster, generation=request.generation, dry_run=request.dry_run, **callbacks
+            )
         ):
             yield event
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from agent.saved import SavedStates
@@ -70,10 +70,10 @@ class Faults:
 
 
 class FaultyStates(SavedStates):
-    """What is saved, in memory: *kept* outlives the agent. Each write may fail."""
+    """What is saved, in memory: *kept* and *removed* outlive the agent. Each write may fail."""
 
-    def __init__(self, kept: dict[str, ClusterHost], faults: Faults) -> None:
-        self._kept, self._faults = kept, faults
+    def __init__(self, kept: dict[str, ClusterHost], removed: dict[str, int], faults: Faults) -> None:
+        self._kept, self._removed, self._faults = kept, removed, faults
 
     def load(self) -> dict[str, ClusterHost]:
         self._faults.look()
@@ -86,3 +86,11 @@ class FaultyStates(SavedStates):
     def forget(self, cluster: str) -> None:
         with self._faults.write(f"forget {cluster}"):
             self._kept.pop(cluster, None)
+
+    def load_removed(self) -> dict[str, int]:
+        return dict(self._removed)
+
+    def save_removed(self, removed: Mapping[str, int]) -> None:
+        with self._faults.write("save removals"):
+            self._removed.clear()
+            self._removed.update(removed)

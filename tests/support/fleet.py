@@ -106,7 +106,7 @@ class FakeFleet:
     """coordinator.fleet.Fleet over agents in this process. `hosts` are made when first asked for, unless away."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.nova = FakeCluster()
         self.inside: dict[str, FakeContainer] = {}
         self.kept: dict[str, bytes] = {}
@@ -122,12 +122,12 @@ class FakeFleet:
             trunk = ForeignLink(name="eth1", kind="veth", mtu=1500, up=True)
             kernel, containers = FakeKernel(foreign=[trunk]), FakeContainers()
             self.kernels[name], self.containers[name] = kernel, containers
-            host = Host(name, kernel, containers, SavedStates(self._folder / name))
+            host = Host(name, kernel, containers, SavedStates(self.folder / name))
             server = Server(allowed=None)
             self.looks[name] = FakeLook()
             service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]
             agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
-            server.listen_unix(str(self._folder / f"{name}.sock"))
+            server.listen_unix(str(self.folder / f"{name}.sock"))
             await server.start()
             self._servers[name] = server
 
@@ -141,7 +141,7 @@ class FakeFleet:
 
     def agent(self, host: str, address: str) -> AgentClient:
         if host not in self._channels:
-            self._channels[host] = open_unix_channel(str(self._folder / f"{host}.sock"))
+            self._channels[host] = open_unix_channel(str(self.folder / f"{host}.sock"))
         return AgentClient(host, self._channels[host])
 
     def natbox(self, address: str) -> NatBoxClient:

@@ -58,6 +58,7 @@ class Machine:
     def __init__(self) -> None:
         self.faults = Faults()
         self._saved: dict[str, ClusterHost] = {}
+        self._removed: dict[str, int] = {}
         self.kernel = FakeKernel(foreign=[TRUNK], faults=self.faults)
         self.containers = FakeContainers(kernel=self.kernel, faults=self.faults)
         self.host = self.start_agent()
@@ -65,7 +66,7 @@ class Machine:
     def start_agent(self) -> Host:
         """Another agent in place of the one before."""
         self.faults.revive()
-        self.host = Host("host1", self.kernel, self.containers, FaultyStates(self._saved, self.faults))
+        self.host = Host("host1", self.kernel, self.containers, FaultyStates(self._saved, self._removed, self.faults))
         return self.host
 
     def lose_power(self) -> None:
@@ -116,8 +117,10 @@ def applying(desired: ClusterHost) -> Run:
     return lambda host: host.apply(desired, on_plan=lambda _: None, on_done=lambda _: None)
 
 
-def destroying(cluster: str) -> Run:
-    return lambda host: host.destroy(cluster, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None)
+def destroying(cluster: str, *, generation: int = 0) -> Run:
+    return lambda host: host.destroy(
+        cluster, generation=generation, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None
+    )
 
 
 def restoring(host: Host) -> None:
@@ -203,6 +206,7 @@ SCENARIOS = {
         before=(ROUTED,), run=applying(make_routed(BLUE, cluster="blue", number=2))
     ),
     "destroy": Scenario(before=(BESIDE, DEMO), run=destroying("demo")),
+    "destroy at a generation": Scenario(before=(BESIDE, DEMO), run=destroying("demo", generation=9)),
     "destroy a routed one": Scenario(before=(ROUTED,), run=destroying("demo")),
     "destroy one that shares": Scenario(
         before=(ROUTED, make_routed(BLUE, cluster="blue", number=2)), run=destroying("blue")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -148,8 +148,10 @@ class Disk(Generic[S]):
     def __init__(self, machine: Machine, to_wire: Callable[[S], Any], from_wire: Callable[[Any], S], kind: Any) -> None:
         self._machine, self._to_wire, self._from_wire, self._kind = machine, to_wire, from_wire, kind
         self.files: dict[str, bytes] = {}
-        #: The highest generation whose change ended well.
+        self.removed: dict[str, int] = {}
+        #: The highest generation whose change ended well; and that of the last removal which did.
         self.reached: dict[str, int] = {}
+        self.gone: dict[str, int] = {}
 
     def load(self) -> dict[str, S]:
         return {name: self._from_wire(self._kind.FromString(data)) for name, data in self.files.items()}
@@ -162,12 +164,32 @@ class Disk(Generic[S]):
             self._machine.violations.append(
                 f"{self._machine.name}: {state.cluster} goes back from generation {reached} to {generation}"
             )
+        if generation <= self.gone.get(state.cluster, 0) and not _is_empty(state):
+            self._machine.violations.append(
+                f"{self._machine.name}: {state.cluster} comes back at generation {generation}, "
+                f"after its removal at {self.gone[state.cluster]}"
+            )
         self.files[state.cluster] = self._to_wire(state).SerializeToString(deterministic=True)
 
     def forget(self, cluster: str) -> None:
         self._machine.before_write(f"forget {cluster}")
         self.files.pop(cluster, None)
-        self.reached.pop(cluster, None)
+
+    def note_removal(self, cluster: str, generation: int) -> None:
+        """It ended well."""
+        self.reached[cluster] = max(self.reached.get(cluster, 0), generation)
+        self.gone[cluster] = max(self.gone.get(cluster, 0), generation)
+
+    def load_removed(self) -> dict[str, int]:
+        return dict(self.removed)
+
+    def save_removed(self, removed: Mapping[str, int]) -> None:
+        self._machine.before_write("save removals")
+        self.removed = dict(removed)
+
+
+def _is_empty(state: Any) -> bool:
+    return not (state.gateways if isinstance(state, GatewayTable) else state.state.links or state.state.containers)
 
 
 class WatchedHost(Host):
@@ -180,6 +202,12 @@ class WatchedHost(Host):
     ) -> Cost:
         cost = super().apply(desired, on_plan=on_plan, on_done=on_done)
         self.machine.disk.reached[desired.cluster] = desired.generation
+        return cost
+
+    def destroy(self, cluster: str, **options: Any) -> Cost:
+        cost = super().destroy(cluster, **options)
+        if not options["dry_run"]:
+            self.machine.disk.note_removal(cluster, options["generation"])
         return cost
 
     def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
@@ -334,6 +362,12 @@ class WatchedGatekeeper(Gatekeeper):
     def apply(self, desired: GatewayTable, **callbacks: Any) -> Cost:
         cost = super().apply(desired, **callbacks)
         self.machine.disk.reached[desired.cluster] = desired.generation
+        return cost
+
+    def destroy(self, cluster: str, **options: Any) -> Cost:
+        cost = super().destroy(cluster, **options)
+        if not options["dry_run"]:
+            self.machine.disk.note_removal(cluster, options["generation"])
         return cost
 
 

@@ -108,8 +108,6 @@ class Channel:
         method = path.rpartition("/")[2]
         answers: asyncio.Queue[bytes | grpc.aio.AioRpcError | None] = asyncio.Queue()
         fate, random = self._fate(), self._random
-        if method == "Destroy" and fate in ("late", "twice"):
-            fate = "lost"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (timeout or 600.0)
         if fate in ("late", "twice"):

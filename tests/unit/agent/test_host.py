@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,7 @@ from proto.model import ClusterHost, Cost, Plan
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.things import TRUNK, make_container, make_desired, make_tunnelled
 
-ignore: dict[str, Callable[[object], None]] = {"on_plan": lambda _: None, "on_done": lambda _: None}
+ignore: dict[str, Any] = {"on_plan": lambda _: None, "on_done": lambda _: None}
 
 
 def make_host(folder: Path, kernel: FakeKernel | None = None, containers: FakeContainers | None = None) -> Host:
@@ -186,6 +186,64 @@ def test_destroy_removes_forgets_and_succeeds_twice(tmp_path: Path) -> None:
     assert not containers.containers
     assert SavedStates(tmp_path).load() == {}
     assert host.destroy("demo", dry_run=False, **ignore).kernel_writes == 0
+
+
+def test_a_removal_that_comes_late_removes_nothing(tmp_path: Path) -> None:
+    kernel, containers = FakeKernel(foreign=[TRUNK]), FakeContainers()
+    host = make_host(tmp_path, kernel, containers)
+    apply(host, make_desired(make_container(), generation=4))
+    writes = kernel.writes + containers.writes
+    for late in (3, 4):
+        with pytest.raises(CaasError, match="is older than generation 4, in force") as caught:
+            host.destroy("demo", generation=late, dry_run=False, **ignore)
+        assert caught.value.code is Code.STALE
+    assert kernel.writes + containers.writes == writes
+    assert host.removed() == {}
+    host.destroy("demo", generation=5, dry_run=False, **ignore)
+    assert not containers.containers
+    host.destroy("demo", generation=3, dry_run=False, **ignore)
+    assert host.removed() == {"demo": 5}, "already gone is success, and nothing goes back"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_apply_from_before_a_removal_brings_nothing_back(tmp_path: Path, known: bool) -> None:
+    host = make_host(tmp_path)
+    if known:
+        apply(host, make_desired(make_container(), generation=4))
+    host.destroy("demo", generation=5, dry_run=False, **ignore)
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    for late in (4, 5):
+        with pytest.raises(CaasError, match="comes after the removal at generation 5") as caught:
+            apply(host, make_desired(make_container(), generation=late))
+        assert caught.value.code is Code.STALE
+        with pytest.raises(CaasError, match="comes after the removal"):
+            host.plan(make_desired(generation=late))
+    assert kernel.writes == 0
+    assert apply(host, make_desired(make_container(), generation=6)).kernel_writes == 3
+
+
+def test_a_removal_without_a_generation_takes_the_next_and_remembers_it(tmp_path: Path) -> None:
+    host = make_host(tmp_path)
+    apply(host, make_desired(generation=4))
+    host.destroy("demo", dry_run=False, **ignore)
+    assert make_host(tmp_path).removed() == {"demo": 5}
+    host.destroy("unknown", dry_run=False, **ignore)
+    assert host.removed() == {"demo": 5}
+
+
+def test_a_removal_that_fails_refuses_what_is_older_all_the_same(tmp_path: Path) -> None:
+    kernel = FakeKernel(foreign=[TRUNK])
+    host = make_host(tmp_path, kernel)
+    apply(host, make_desired(generation=4))
+    kernel.fail("delete", "lxcbr100")
+    with pytest.raises(CaasError, match="simulated"):
+        host.destroy("demo", generation=6, dry_run=False, **ignore)
+    with pytest.raises(CaasError, match="older than 6"):
+        apply(host, make_desired(generation=5))
+    make_host(tmp_path, kernel).restore()
+    assert make_host(tmp_path).removed() == {"demo": 6}, "ended by the next agent"
+    assert not kernel.things
 
 
 def test_a_destroy_that_was_cut_off_goes_on_at_the_next_start(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.doors import Passage
+from agent.saved import SavedStates
 from coordinator import bringup, checks, status, teardown
 from coordinator.access import credentials
 from coordinator.config import Settings, load_bytes
@@ -273,6 +274,47 @@ async def test_a_down_that_failed_goes_on(rig: Rig) -> None:
     await rig.down()
     assert not rig.fleet.containers["host2"].containers
     assert rig.journal.clusters() == []
+
+
+async def test_a_removal_and_the_next_up_have_the_next_generations(rig: Rig) -> None:
+    await rig.up(TWO)
+    assert await generations(rig) == {"host1": (1, 0), "host2": (1, 0)}
+    await rig.down()
+    assert await generations(rig) == {"host1": (0, 2), "host2": (0, 2)}
+    await rig.up(TWO)
+    assert await generations(rig) == {"host1": (3, 2), "host2": (3, 2)}
+
+
+async def test_a_removal_is_above_what_another_coordinator_did(rig: Rig) -> None:
+    await rig.up(ONE)
+    agent = rig.fleet.agent("host1", "")
+    (saved,) = SavedStates(rig.fleet.folder / "host1").load().values()
+    await agent.apply(replace(saved, generation=8), lambda event: None)
+    await rig.down()
+    assert (await generations(rig))["host1"] == (0, 9)
+
+
+async def test_who_does_not_say_what_it_has_is_named_and_not_asked_to_remove_it(rig: Rig) -> None:
+    await rig.up(TWO)
+    await rig.fleet.stop_agent("host2")
+    with pytest.raises(CaasError, match="host2") as caught:
+        await rig.down()
+    assert caught.value.code is Code.UNREACHABLE
+    assert not rig.fleet.containers["host1"].containers
+    assert set(rig.journal.holders("demo")) == {"host2"}
+    assert [entry.outcome for entry in rig.journal.entries("demo")[-2:]] == ["done", "failed"]
+    record = rig.journal.find("demo")
+    assert record
+    assert (record.state, record.generation) == ("failed", 2)
+
+
+async def generations(rig: Rig) -> dict[str, tuple[int, int]]:
+    """Of each host: the one in force, and the one of the last removal."""
+    found = {}
+    for host in rig.fleet.kernels:
+        probe = await rig.fleet.agent(host, "").probe()
+        found[host] = (probe.generations.get("demo", 0), probe.removed.get("demo", 0))
+    return found
 
 
 async def test_up_after_a_down_that_failed(rig: Rig) -> None:

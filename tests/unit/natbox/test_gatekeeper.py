@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,36 @@ def test_an_interrupted_destroy_goes_on_after_the_restart(door: FakeDoor, tmp_pa
     again.restore()
     assert door.state() == (False, {})
     assert again.generations() == {}
+
+
+def test_what_is_older_than_a_removal_and_a_removal_that_is_older_come_too_late(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, SECOND)
+    with pytest.raises(CaasError, match="older than generation 2, in force") as caught:
+        made.destroy("demo", generation=2, dry_run=False, on_plan=_ignore, on_done=_ignore)
+    assert caught.value.code is Code.STALE
+    assert made.observe() == [SECOND]
+    made.destroy("demo", generation=3, dry_run=False, on_plan=_ignore, on_done=_ignore)
+    again = keeper(door, tmp_path)
+    assert again.removed() == {"demo": 3}
+    for call in (again.check, again.plan, lambda late: apply(again, late)):
+        with pytest.raises(CaasError, match="after the removal at generation 3") as caught:
+            call(replace(SECOND, generation=3))
+        assert caught.value.code is Code.STALE
+    assert door.state() == (False, {})
+    apply(again, replace(SECOND, generation=4))
+    assert set(door.vlans) == {100, 102}
+
+
+def test_a_removal_that_was_cut_off_is_remembered_when_it_ends(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    door.fail("delete", "demo/m")
+    with pytest.raises(CaasError, match="simulated"):
+        made.destroy("demo", generation=7, dry_run=False, on_plan=_ignore, on_done=_ignore)
+    again = keeper(door, tmp_path)
+    again.restore()
+    assert again.removed() == {"demo": 7}
 
 
 def test_counters_of_one_cluster_leave_out_the_trunks(door: FakeDoor, tmp_path: Path) -> None:

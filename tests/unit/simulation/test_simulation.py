@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import agent.core.apply
+import agent.host
 import coordinator.compiling.allocate
 from agent.host import Host
 from proto.model import Cost, HostState
+from proto.removals import Removals
 from tests.support.simulation.many_hosts import converge
 from tests.support.simulation.network import Weather
 from tests.support.simulation.run import run_seed
@@ -67,6 +69,10 @@ def _forgets_only(self: Host, cluster: str, **_: Any) -> Any:
     return Cost(generation=0)
 
 
+def _takes_all(*_: object, **__: object) -> None:
+    return None
+
+
 def _plans_nothing(*_: object, **__: object) -> tuple[()]:
     return ()
 
@@ -77,6 +83,8 @@ def _leaves_as_is(self: Host) -> None:
 
 BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "generation": (Host, "_check", _never_check, "goes back from generation"),
+    "late apply": (Removals, "check_apply", _takes_all, "comes back at generation"),
+    "late removal": (agent.host, "check_removal", _takes_all, "goes back from generation"),
     "unique": (coordinator.compiling.allocate, "_make_mac", _make_same_mac, "MAC 02"),
     "unowned": (agent.core.apply, "scope", _everything, " of k"),
     "converges": (agent.core.apply, "make_plan", _plans_nothing, "are wanted"),

@@ -130,9 +130,14 @@ async def test_an_error_arrives_with_code_host_object_and_hint(rig: Rig) -> None
 
 async def test_destroy_removes_it(rig: Rig) -> None:
     await apply(rig, make_desired(make_container()))
-    await rig.client.destroy("demo", lambda event: None)
+    with pytest.raises(CaasError, match="host1: demo: its removal at generation 1") as caught:
+        await rig.client.destroy("demo", lambda event: None, generation=1)
+    assert caught.value.code is Code.STALE
+    await rig.client.destroy("demo", lambda event: None, generation=3)
     assert not rig.kernel.things
     assert not rig.containers.containers
+    probe = await rig.client.probe()
+    assert (dict(probe.generations), dict(probe.removed)) == ({}, {"demo": 3})
 
 
 async def test_exec_passes_streams_and_status(rig: Rig) -> None:
