@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 from coordinator.compiling import Compiled, compile_cluster
 from coordinator.config import ClusterFile
+from coordinator.conflicts import check_conflicts
 from coordinator.families import make_cluster_steps
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
@@ -44,6 +45,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
     """Look at everything and decide; raises every reason not to begin."""
     file = reading.file
     file.check_deployable()
+    check_conflicts(journal, file)
     record = journal.find(file.name)
     found = await find_ways(await survey(fleet, file, journal.holders(file.name)), file, record)
     compiled = _compile(file, found, record)

@@ -154,6 +154,20 @@ class Journal:
             rows = self._db.execute("SELECT name, address FROM holders WHERE cluster = ? ORDER BY name", (cluster,))
             return dict(rows.fetchall())
 
+    def clusters_at(self, name: str, address: str) -> list[str]:
+        """The clusters that may have something on host *name*, or NATBOX, at *address*."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT cluster FROM holders WHERE name = ? AND address = ? ORDER BY cluster", (name, address)
+            )
+            return [cluster for (cluster,) in found.fetchall()]
+
+    def addresses_of(self, name: str) -> list[str]:
+        """Where host *name*, or NATBOX, is for any cluster."""
+        with self._lock:
+            found = self._db.execute("SELECT DISTINCT address FROM holders WHERE name = ? ORDER BY address", (name,))
+            return [address for (address,) in found.fetchall()]
+
     def begin(self, cluster: str, run: str, step: str, title: str) -> int:
         """Write that *step* is about to be done; returns the entry's number for `end`."""
         with self._lock:

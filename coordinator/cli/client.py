@@ -33,6 +33,7 @@ WORK = 4 * 3600.0
 class Coordinator(Protocol):
     """What commands ask of the coordinator. Documents are those of the command line's contract."""
 
+    def check(self, request: pb.FileRequest) -> dict[str, Any]: ...
     def plan(self, request: pb.UpRequest) -> dict[str, Any]: ...
     def up(self, request: pb.UpRequest) -> Iterator[pb.Event]: ...
     def status(self, name: str) -> dict[str, Any]: ...
@@ -78,6 +79,9 @@ class GrpcCoordinator:
         if self._channel is None:
             self._channel = _open_channel(self._address)
         return coordinator_pb2_grpc.CoordinatorStub(self._channel)
+
+    def check(self, request: pb.FileRequest) -> dict[str, Any]:
+        return self._document(self._stub().Check, request)
 
     def plan(self, request: pb.UpRequest) -> dict[str, Any]:
         return self._document(self._stub().Plan, request)

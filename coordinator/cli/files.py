@@ -1,4 +1,4 @@
-"""`caas check` and `caas compile`: they read a file and contact nothing."""
+"""`caas check` and `caas compile`: they read a file and contact no host."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.options import CONFIG, DISTRIBUTION, FILE, FILE_NAME, JSON, choose_distributions
+from coordinator.cli.client import Coordinator
+from coordinator.cli.options import (
+    CONFIG,
+    DISTRIBUTION,
+    FILE,
+    FILE_NAME,
+    JSON,
+    choose_distributions,
+    with_coordinator,
+)
 from coordinator.cli.output import Document, print_document, print_table, print_warning
 from coordinator.compiling import NO_FACTS, compile_cluster, to_document
-from coordinator.config import Surroundings, load_file
+from coordinator.config import Surroundings, load_bytes, load_file, read_bytes
+from coordinator.conflicts import claims_of
+from proto import coordinator_pb2 as pb
+from proto.errors import CaasError, Code
 from proto.model.network import TABLE_MAIN
 
 
@@ -21,14 +33,15 @@ from proto.model.network import TABLE_MAIN
 @FILE_NAME
 @DISTRIBUTION
 @CONFIG
-def check(file: str, name: str, distributions: tuple[str, ...], config: Path | None) -> None:
+@with_coordinator
+def check(coordinator: Coordinator, file: str, name: str, distributions: tuple[str, ...], config: Path | None) -> None:
     """Read the cluster file FILE and print every mistake in it, each with its line and what would be right.
 
     FILE is a cluster file of ours, or one of Rally's deployment files (docs/rally.md). What of it has no effect, and
     what `caas up` would refuse, is told by warnings.
 
-    Nothing is contacted: what only the hosts can know (links, MTU, room, kernels) is checked by `caas plan` and
-    `caas up`.
+    No host is contacted: what only they can know (links, MTU, room, kernels) is checked by `caas plan` and `caas up`.
+    For a file that publishes something, the coordinator is asked whether another cluster has that already.
 
     \b
     Example:
@@ -39,7 +52,12 @@ def check(file: str, name: str, distributions: tuple[str, ...], config: Path | N
       0  the file is right
       2  it is not; the mistakes are on standard error
     """
-    cluster = load_file(file, name=name, surroundings=_surroundings(distributions, config))
+    content = read_bytes(file)
+    chosen = choose_distributions(distributions, config)
+    cluster = load_bytes(content, file=file, name=name, surroundings=Surroundings(distributions=chosen))
+    if any(claims_of(cluster)):
+        sent = pb.FileRequest(content=content, file_name=file, name=cluster.name, distributions=chosen)
+        _check_with(coordinator, sent)
     for warning in compile_cluster(cluster).warnings:
         if warning != NO_FACTS:
             print_warning(warning)
@@ -48,6 +66,16 @@ def check(file: str, name: str, distributions: tuple[str, ...], config: Path | N
         f"{file}: cluster {cluster.name}: {_count(len(cluster.hosts), 'host')}, "
         f"{_count(len(cluster.networks), 'network')}, {_count(len(cluster.containers), 'container')}: {verdict}"
     )
+
+
+def _check_with(coordinator: Coordinator, sent: pb.FileRequest) -> None:
+    """What other clusters have: a coordinator that is away keeps nobody from reading a file."""
+    try:
+        coordinator.check(sent)
+    except CaasError as error:
+        if error.code is not Code.UNREACHABLE:
+            raise
+        print_warning(f"whether another cluster publishes the same is not known: {error.message}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 from coordinator import access, bringup, checks, doctor, status, teardown
 from coordinator.compiling import compile_cluster, to_document
 from coordinator.config import Settings
+from coordinator.conflicts import check_conflicts
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.progress import Progress
@@ -32,7 +33,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
-        return _document({"cluster": (await read_request(self._settings, request)).file.name})
+        file = (await read_request(self._settings, request)).file
+        check_conflicts(self._journal, file)
+        return _document({"cluster": file.name})
 
     async def Compile(self, request: pb.FileRequest, context: Any) -> pb.Document:
         return _document(to_document(compile_cluster((await read_request(self._settings, request)).file)))

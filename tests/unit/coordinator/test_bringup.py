@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from agent.core.doors import Passage
 from agent.saved import SavedStates
 from coordinator import bringup, checks, status, teardown
 from coordinator.access import credentials
+from coordinator.compiling import compile_cluster
 from coordinator.config import Settings, load_bytes
-from coordinator.journal import Journal
+from coordinator.journal import NATBOX, Journal, Record
 from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
 from proto.model import Container, Datapath
+from proto.wire import gateway_table_to_wire
 from tests.support.fleet import FakeFleet
 
 HEAD = """\
@@ -525,3 +528,27 @@ async def test_the_way_between_two_hosts_is_found_kept_and_told(rig: Rig) -> Non
     await rig.up(AUTO)
     assert [each["method"] for each in (await rig.status())["overlay"]] == ["direct"]
     assert [link.kind for link in rig.fleet.kernels["host1"].observe().state.links] == ["bridge"]
+
+
+async def test_what_another_cluster_publishes_is_refused_before_any_host_is_asked(rig: Rig) -> None:
+    """Without agents: were one asked, the failure would be another."""
+    published = HEAD.replace("/24}", "/24, gateway: 192.168.10.1}") + (
+        "natbox: {address: 10.9.0.9, trunk: eth1, uplink: eth2}\npublish: api\n"
+    )
+    blue = compile_cluster(load_bytes(published.replace("name: demo", "name: blue").encode(), file="blue.yaml"))
+    assert blue.natbox is not None
+    table = json_format.MessageToDict(gateway_table_to_wire(blue.natbox))
+    record = Record(
+        name="blue",
+        state="up",
+        generation=1,
+        file_name="",
+        file=b"",
+        remembered=json.dumps({"hosts": {}, "natbox": table}),
+        secrets="",
+    )
+    rig.journal.save(record)
+    rig.journal.hold("blue", {NATBOX: "10.9.0.9"})
+    await rig.fleet.stop_agent("host1")
+    with pytest.raises(CaasError, match=r"demo\.yaml:10: publish: cluster blue publishes tcp port 5000"):
+        await rig.up(published)

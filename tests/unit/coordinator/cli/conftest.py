@@ -56,6 +56,9 @@ class ToldCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
             context.set_trailing_metadata(((METADATA_KEY, detail.SerializeToString()),))
             context.abort(STATUS[error.code], error.message)
 
+    def Check(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
+        return self._answer("Check", request, context)
+
     def Plan(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
         return self._answer("Plan", request, context)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli.main import COMMANDS, cli
+from proto.errors import CaasError, Code
 
 
 def _run(*arguments: str) -> Result:
@@ -27,6 +29,36 @@ def test_check_of_a_good_file(demo: str) -> None:
     result = _run("check", demo)
     assert (result.exit_code, result.stderr) == (0, "")
     assert "cluster demo: 2 hosts, 1 network, 1 container: all right" in result.stdout
+
+
+@pytest.fixture
+def published(tmp_path: Path, demo: str) -> str:
+    path = tmp_path / "published.yaml"
+    path.write_text(Path(demo).read_text() + "publish: api\n")
+    return str(path)
+
+
+def test_check_of_a_file_that_publishes_asks_what_other_clusters_have(caas: Any, published: str, demo: str) -> None:
+    caas.coordinator.documents["Check"] = {"cluster": "demo"}
+    result = caas.run("check", published)
+    assert (result.exit_code, result.stderr) == (0, "")
+    ((call, request),) = caas.coordinator.calls
+    assert (call, request.name, request.content) == ("Check", "demo", Path(published).read_bytes())
+    caas.coordinator.failures["Check"] = CaasError(
+        Code.INVALID, "x.yaml:12: cluster blue publishes that", hint="another"
+    )
+    result = caas.run("check", published)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: x.yaml:12: cluster blue publishes that\nhint: another\n"
+    assert caas.run("check", demo).exit_code == 0, "it publishes nothing"
+    assert len(caas.coordinator.calls) == 2
+
+
+def test_check_without_a_coordinator_says_what_is_not_known(published: str) -> None:
+    result = _run("check", published)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: whether another cluster publishes the same is not known: no coordinator")
+    assert "all right" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["check", "compile", "plan", "up"])
