@@ -43,6 +43,12 @@ class NameRequest(_message.Message):
     file: FileRequest
     def __init__(self, name: _Optional[str] = ..., file: _Optional[_Union[FileRequest, _Mapping]] = ...) -> None: ...
 
+class HandOverRequest(_message.Message):
+    __slots__ = ("to",)
+    TO_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    def __init__(self, to: _Optional[str] = ...) -> None: ...
+
 class CredentialsRequest(_message.Message):
     __slots__ = ("name", "format")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -94,6 +94,11 @@ class CoordinatorStub(object):
                 request_serializer=proto_dot_coordinator__pb2.NameRequest.SerializeToString,
                 response_deserializer=proto_dot_coordinator__pb2.Event.FromString,
                 _registered_method=True)
+        self.HandOver = channel.unary_stream(
+                '/caas.v1.Coordinator/HandOver',
+                request_serializer=proto_dot_coordinator__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=proto_dot_coordinator__pb2.Event.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -175,6 +180,13 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HandOver(self, request, context):
+        """From one NATBox of the site's pair to the other, established connections with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -236,6 +248,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
             'Down': grpc.unary_stream_rpc_method_handler(
                     servicer.Down,
                     request_deserializer=proto_dot_coordinator__pb2.NameRequest.FromString,
+                    response_serializer=proto_dot_coordinator__pb2.Event.SerializeToString,
+            ),
+            'HandOver': grpc.unary_stream_rpc_method_handler(
+                    servicer.HandOver,
+                    request_deserializer=proto_dot_coordinator__pb2.HandOverRequest.FromString,
                     response_serializer=proto_dot_coordinator__pb2.Event.SerializeToString,
             ),
     }
@@ -562,6 +579,33 @@ class Coordinator(object):
             target,
             '/caas.v1.Coordinator/Down',
             proto_dot_coordinator__pb2.NameRequest.SerializeToString,
+            proto_dot_coordinator__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/caas.v1.Coordinator/HandOver',
+            proto_dot_coordinator__pb2.HandOverRequest.SerializeToString,
             proto_dot_coordinator__pb2.Event.FromString,
             options,
             channel_credentials,

@@ -168,3 +168,101 @@ class NatBoxDestroyRequest(_message.Message):
     dry_run: bool
     generation: int
     def __init__(self, cluster: _Optional[str] = ..., dry_run: bool = ..., generation: _Optional[int] = ...) -> None: ...
+
+class NatBoxStandingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NatBoxStandingReply(_message.Message):
+    __slots__ = ("role", "epoch", "shared", "unfit", "generations")
+    class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    UNFIT_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    epoch: int
+    shared: _containers.RepeatedScalarFieldContainer[str]
+    unfit: _containers.RepeatedScalarFieldContainer[str]
+    generations: _containers.ScalarMap[str, int]
+    def __init__(self, role: _Optional[str] = ..., epoch: _Optional[int] = ..., shared: _Optional[_Iterable[str]] = ..., unfit: _Optional[_Iterable[str]] = ..., generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class NatBoxStepDownRequest(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
+
+class NatBoxTakeOverRequest(_message.Message):
+    __slots__ = ("start", "connections")
+    class Start(_message.Message):
+        __slots__ = ("epoch", "shared", "unless_alive")
+        EPOCH_FIELD_NUMBER: _ClassVar[int]
+        SHARED_FIELD_NUMBER: _ClassVar[int]
+        UNLESS_ALIVE_FIELD_NUMBER: _ClassVar[int]
+        epoch: int
+        shared: _containers.RepeatedScalarFieldContainer[str]
+        unless_alive: bool
+        def __init__(self, epoch: _Optional[int] = ..., shared: _Optional[_Iterable[str]] = ..., unless_alive: bool = ...) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    start: NatBoxTakeOverRequest.Start
+    connections: NatBoxConnections
+    def __init__(self, start: _Optional[_Union[NatBoxTakeOverRequest.Start, _Mapping]] = ..., connections: _Optional[_Union[NatBoxConnections, _Mapping]] = ...) -> None: ...
+
+class NatBoxTakeOverReply(_message.Message):
+    __slots__ = ("connections", "refused", "seconds")
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    connections: int
+    refused: int
+    seconds: float
+    def __init__(self, connections: _Optional[int] = ..., refused: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class NatBoxConnections(_message.Message):
+    __slots__ = ("connections",)
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    connections: _containers.RepeatedCompositeFieldContainer[Connection]
+    def __init__(self, connections: _Optional[_Iterable[_Union[Connection, _Mapping]]] = ...) -> None: ...
+
+class Flow(_message.Message):
+    __slots__ = ("source", "destination", "source_port", "destination_port")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PORT_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_PORT_FIELD_NUMBER: _ClassVar[int]
+    source: int
+    destination: int
+    source_port: int
+    destination_port: int
+    def __init__(self, source: _Optional[int] = ..., destination: _Optional[int] = ..., source_port: _Optional[int] = ..., destination_port: _Optional[int] = ...) -> None: ...
+
+class Connection(_message.Message):
+    __slots__ = ("protocol", "original", "reply", "status", "timeout", "mark", "tcp_state", "tcp_scales", "tcp_flags")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    TCP_STATE_FIELD_NUMBER: _ClassVar[int]
+    TCP_SCALES_FIELD_NUMBER: _ClassVar[int]
+    TCP_FLAGS_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    original: Flow
+    reply: Flow
+    status: int
+    timeout: int
+    mark: int
+    tcp_state: int
+    tcp_scales: int
+    tcp_flags: int
+    def __init__(self, protocol: _Optional[int] = ..., original: _Optional[_Union[Flow, _Mapping]] = ..., reply: _Optional[_Union[Flow, _Mapping]] = ..., status: _Optional[int] = ..., timeout: _Optional[int] = ..., mark: _Optional[int] = ..., tcp_state: _Optional[int] = ..., tcp_scales: _Optional[int] = ..., tcp_flags: _Optional[int] = ...) -> None: ...

@@ -65,6 +65,21 @@ class NatBoxStub(object):
                 request_serializer=proto_dot_natbox__pb2.NatBoxDestroyRequest.SerializeToString,
                 response_deserializer=proto_dot_types__pb2.ApplyEvent.FromString,
                 _registered_method=True)
+        self.Standing = channel.unary_unary(
+                '/caas.v1.NatBox/Standing',
+                request_serializer=proto_dot_natbox__pb2.NatBoxStandingRequest.SerializeToString,
+                response_deserializer=proto_dot_natbox__pb2.NatBoxStandingReply.FromString,
+                _registered_method=True)
+        self.StepDown = channel.unary_stream(
+                '/caas.v1.NatBox/StepDown',
+                request_serializer=proto_dot_natbox__pb2.NatBoxStepDownRequest.SerializeToString,
+                response_deserializer=proto_dot_natbox__pb2.NatBoxConnections.FromString,
+                _registered_method=True)
+        self.TakeOver = channel.stream_unary(
+                '/caas.v1.NatBox/TakeOver',
+                request_serializer=proto_dot_natbox__pb2.NatBoxTakeOverRequest.SerializeToString,
+                response_deserializer=proto_dot_natbox__pb2.NatBoxTakeOverReply.FromString,
+                _registered_method=True)
 
 
 class NatBoxServicer(object):
@@ -109,6 +124,27 @@ class NatBoxServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Standing(self, request, context):
+        """Which part it has where there are two (docs/adr/0012). Cheap: asked twice a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepDown(self, request, context):
+        """Close, give the shared addresses up, and hand out the connections, which are forgotten here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeOver(self, request_iterator, context):
+        """Enter the connections, take the shared addresses, open. The first request has `start`, the others connections.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NatBoxServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +177,21 @@ def add_NatBoxServicer_to_server(servicer, server):
                     servicer.Destroy,
                     request_deserializer=proto_dot_natbox__pb2.NatBoxDestroyRequest.FromString,
                     response_serializer=proto_dot_types__pb2.ApplyEvent.SerializeToString,
+            ),
+            'Standing': grpc.unary_unary_rpc_method_handler(
+                    servicer.Standing,
+                    request_deserializer=proto_dot_natbox__pb2.NatBoxStandingRequest.FromString,
+                    response_serializer=proto_dot_natbox__pb2.NatBoxStandingReply.SerializeToString,
+            ),
+            'StepDown': grpc.unary_stream_rpc_method_handler(
+                    servicer.StepDown,
+                    request_deserializer=proto_dot_natbox__pb2.NatBoxStepDownRequest.FromString,
+                    response_serializer=proto_dot_natbox__pb2.NatBoxConnections.SerializeToString,
+            ),
+            'TakeOver': grpc.stream_unary_rpc_method_handler(
+                    servicer.TakeOver,
+                    request_deserializer=proto_dot_natbox__pb2.NatBoxTakeOverRequest.FromString,
+                    response_serializer=proto_dot_natbox__pb2.NatBoxTakeOverReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,6 +356,87 @@ class NatBox(object):
             '/caas.v1.NatBox/Destroy',
             proto_dot_natbox__pb2.NatBoxDestroyRequest.SerializeToString,
             proto_dot_types__pb2.ApplyEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Standing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NatBox/Standing',
+            proto_dot_natbox__pb2.NatBoxStandingRequest.SerializeToString,
+            proto_dot_natbox__pb2.NatBoxStandingReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/caas.v1.NatBox/StepDown',
+            proto_dot_natbox__pb2.NatBoxStepDownRequest.SerializeToString,
+            proto_dot_natbox__pb2.NatBoxConnections.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOver(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/caas.v1.NatBox/TakeOver',
+            proto_dot_natbox__pb2.NatBoxTakeOverRequest.SerializeToString,
+            proto_dot_natbox__pb2.NatBoxTakeOverReply.FromString,
             options,
             channel_credentials,
             insecure,

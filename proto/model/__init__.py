@@ -1,5 +1,6 @@
 """The vocabulary: frozen types without I/O. Construction validates; an object that exists is valid."""
 
+from proto.model.connection import Connection, Flow, TcpProgress
 from proto.model.container import Container, HostEntry, Nic
 from proto.model.finding import Cause, Finding
 from proto.model.gateway import (
@@ -48,10 +49,12 @@ __all__ = [
     "Bridge",
     "Cause",
     "ClusterHost",
+    "Connection",
     "Container",
     "Cost",
     "Datapath",
     "Finding",
+    "Flow",
     "Forward",
     "Gateway",
     "GatewayCounters",
@@ -71,6 +74,7 @@ __all__ = [
     "Publication",
     "Route",
     "Rule",
+    "TcpProgress",
     "Thing",
     "Verb",
     "Vlan",

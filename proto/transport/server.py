@@ -55,6 +55,8 @@ class Guard(grpc.aio.ServerInterceptor):
             return handler
         if handler.unary_unary:
             return handler._replace(unary_unary=self._unary(handler.unary_unary, method))
+        if handler.stream_unary:
+            return handler._replace(stream_unary=self._unary(handler.stream_unary, method))
         if handler.unary_stream:
             return handler._replace(unary_stream=self._stream(handler.unary_stream, method))
         if handler.stream_stream:

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coordinator.lab.certificates import Authority, Bearer
-from proto import agent_pb2, agent_pb2_grpc
+from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc
 from proto.errors import CaasError, Code
 from proto.transport.client import open_channel
 from proto.transport.failures import call
@@ -35,6 +35,13 @@ class Probing(agent_pb2_grpc.NodeAgentServicer):
         return agent_pb2.ProbeReply(host="host1")
 
 
+class TakingOver(natbox_pb2_grpc.NatBoxServicer):
+    """The one call of ours that streams requests and has one reply."""
+
+    async def TakeOver(self, requests: AsyncIterator[Any], context: Any) -> natbox_pb2.NatBoxTakeOverReply:  # noqa: N802
+        return natbox_pb2.NatBoxTakeOverReply(connections=len([each async for each in requests]))
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "ca", "test")
@@ -47,6 +54,7 @@ async def address(authority: Authority, tmp_path: Path) -> AsyncIterator[str]:
         where = f"127.0.0.1:{free.getsockname()[1]}"
     server = Server(allowed=frozenset({COORDINATOR}))
     agent_pb2_grpc.add_NodeAgentServicer_to_server(Probing(), server.grpc)
+    natbox_pb2_grpc.add_NatBoxServicer_to_server(TakingOver(), server.grpc)
     server.listen_tcp(where, issue(authority, tmp_path / "agent", "caas:agent:host1", "host1"))
     await server.start()
     yield where
@@ -77,6 +85,22 @@ async def test_a_host_cannot_pose_as_the_coordinator_by_its_dns_name(
 ) -> None:
     with pytest.raises(CaasError):
         await probe(address, issue(authority, tmp_path / "a3", "caas:agent:host3", "coordinator"))
+
+
+async def test_a_call_that_streams_requests_has_the_same_guard(
+    address: str, authority: Authority, tmp_path: Path
+) -> None:
+    requests = [natbox_pb2.NatBoxTakeOverRequest()] * 3
+    for uri, name in ((COORDINATOR, "c"), ("caas:agent:host2", "a2")):
+        tls = issue(authority, tmp_path / name, uri, name)
+        async with open_channel(address, tls, server_name="host1") as channel:
+            asked = call(natbox_pb2_grpc.NatBoxStub(channel).TakeOver(iter(requests), timeout=5), "host1")
+            if uri == COORDINATOR:
+                assert (await asked).connections == 3
+                continue
+            with pytest.raises(CaasError, match="caas:agent:host2") as caught:
+                await asked
+            assert caught.value.code is Code.NOT_OWNED
 
 
 async def test_a_certificate_of_another_ca_is_refused(address: str, tmp_path: Path) -> None:
