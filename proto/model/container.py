@@ -50,9 +50,8 @@ class Container:
     `image` names a declaration; which build of it is used is decided when the container is made, and never
     again. `running` is what is wanted, or what is seen. `clone_of` is "" or the container whose root file
     system this one starts from. `merge`: the kernel may keep equal pages of it and of others once (KSM), for which
-    its addresses are not randomised (docs/density.md).
-    system this one starts from. `ssh`: root is let in with the keys that its host lets in; seen where its
-    authorized_keys says what the host's does, and seen as None where it says something else.
+    its addresses are not randomised (docs/density.md). `ssh`: root is let in with the keys that its host lets in; seen
+    where its authorized_keys says what the host's does, and seen as None where it says something else.
     """
 
     kind: ClassVar[str] = "container"
