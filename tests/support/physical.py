@@ -100,6 +100,8 @@ class PhysicalHost:
         (etc / "natbox.env").write_text(_NATBOX)
         (self.rootfs / "etc/systemd/system/cables.service").write_text(_CABLES)
         subprocess.run(["systemctl", f"--root={self.rootfs}", "--quiet", "enable", "cables", *UNITS], check=True)
+        # Debian's lxc raises inotify's limit in /etc/sysctl.d, and that is the machine's own.
+        subprocess.run(["systemctl", f"--root={self.rootfs}", "--quiet", "mask", "systemd-sysctl"], check=True)
 
     def wire_up(self) -> None:
         """Its network, and how it is plugged in at each boot."""
