@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import fingerprint
+from tests.support.ending import pytest_configure
+
+__all__ = ["pytest_configure"]
 
 TIERS_FOR_ROOT = ("netns", "kernel", "lxc", "e2e")
 HERE = Path(__file__).parent
