@@ -90,6 +90,14 @@ class Channel:
 
         return begin
 
+    def stream_unary(self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
+        async def begin(requests: AsyncIterator[Any], timeout: float | None = None) -> Any:
+            items = self._call(path, [request_serializer(request) async for request in requests], timeout)
+            async with contextlib.aclosing(items):
+                return response_deserializer(await anext(items))
+
+        return begin
+
     def stream_stream(self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
         async def begin(requests: AsyncIterator[Any], timeout: float | None = None) -> AsyncIterator[Any]:
             sent = []
@@ -175,6 +183,8 @@ async def _serve(handler: Any, requests: list[bytes], answers: asyncio.Queue[Any
         taken = [handler.request_deserializer(request) for request in requests]
         if handler.unary_unary:
             answers.put_nowait(handler.response_serializer(await handler.unary_unary(taken[0], None)))
+        elif handler.stream_unary:
+            answers.put_nowait(handler.response_serializer(await handler.stream_unary(_all(taken), None)))
         else:
             inner = (
                 handler.unary_stream(taken[0], None)
