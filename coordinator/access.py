@@ -11,6 +11,7 @@ from coordinator.fleet import Fleet
 from coordinator.journal import Entry, Journal
 from coordinator.known import Known
 from coordinator.nova import clouds_yaml_text, openrc_text, openstack_argv
+from coordinator.nova.urls import INTERNAL, PUBLIC
 from coordinator.status import describe_drift
 from proto import agent_pb2
 from proto import coordinator_pb2 as pb
@@ -54,20 +55,35 @@ async def execute(
         task.cancel()
 
 
-def credentials(fleet: Fleet, journal: Journal, name: str, form: str) -> dict[str, Any]:
-    """Credentials as text, and from where they are of use."""
+def credentials(fleet: Fleet, journal: Journal, name: str, form: str, interface: str = INTERNAL) -> dict[str, Any]:
+    """Credentials as text, and from where they are of use. *interface*: whose endpoints (nova.urls.INTERFACES).
+
+    INVALID for the public ones where the cluster's file publishes none.
+    """
     known = Known.find(fleet, journal, name)
-    networks = sorted({spec.network for spec in known.file.containers.values()})
-    reachable = ", ".join(_describe(known.file.networks[network]) for network in networks)
+    site = known.site
+    reachable = _find_publics(known) if interface == PUBLIC else _find_networks(known)
     match form:
         case "openrc":
-            text = openrc_text(known.site, known.secrets)
+            text = openrc_text(site, known.secrets, interface)
         case "clouds.yaml":
-            text = clouds_yaml_text(known.site, known.secrets)
+            text = clouds_yaml_text(site, known.secrets, interface)
         case _:
             raise invalid(f"credentials: {form!r}: known are openrc and clouds.yaml")
     header = f"# cluster {name}: of use wherever {reachable} can be reached\n"
     return {"cluster": name, "text": header + text, "reachable_from": reachable}
+
+
+def _find_networks(known: Known) -> str:
+    networks = sorted({spec.network for spec in known.file.containers.values()})
+    return ", ".join(_describe(known.file.networks[network]) for network in networks)
+
+
+def _find_publics(known: Known) -> str:
+    if not known.publics:
+        hint = "add publish: api to its file (docs/cluster-file.md), then caas up FILE"
+        raise invalid(f"{known.file.name}: its API is not published", hint=hint)
+    return ", ".join(dict.fromkeys(place.partition(":")[0] for place in known.publics.values()))
 
 
 def _describe(network: Network) -> str:

@@ -21,7 +21,7 @@ from coordinator.families import make_cluster_steps
 from coordinator.fleet import AgentShell, Fleet
 from coordinator.journal import Journal, Record
 from coordinator.keepsake import recall_secrets
-from coordinator.known import keeper_of
+from coordinator.known import PUBLICS, keeper_of
 from coordinator.nova import Secrets, make_secrets, nova_status
 from coordinator.pairs import find_ways, ways_to_json
 from coordinator.preflight import NATBOX, check_lacks, check_losses, check_restarts
@@ -75,6 +75,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         shells,
         Secrets.from_dict(json.loads(record.secrets)),
         nameservers={name: host.probe.nameservers for name, host in found.hosts.items()},
+        publics=compiled.publics,
         is_settled=record.state == "up" and not clones,
     )
     return Prepared(
@@ -215,7 +216,8 @@ def _desired_json(compiled: Compiled) -> str:
     hosts = {name: json_format.MessageToDict(cluster_host_to_wire(host)) for name, host in compiled.hosts.items()}
     natbox = json_format.MessageToDict(gateway_table_to_wire(compiled.natbox)) if compiled.natbox else None
     ways = {"ways": ways_to_json(compiled.ways)} if compiled.ways else {}
-    return json.dumps({"hosts": hosts, "natbox": natbox, **ways}, sort_keys=True)
+    publics = {PUBLICS: dict(compiled.publics)} if compiled.publics else {}
+    return json.dumps({"hosts": hosts, "natbox": natbox, **ways, **publics}, sort_keys=True)
 
 
 async def _new_record(file: ClusterFile, found: Survey, api_shell: AgentShell) -> Record:

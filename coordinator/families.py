@@ -21,16 +21,18 @@ def make_cluster_steps(
     secrets: Secrets,
     *,
     nameservers: Mapping[str, Sequence[str]],
+    publics: Mapping[str, str],
     is_settled: bool = False,
 ) -> tuple[Step, ...]:
     """The steps that follow when *hosts* are as desired. Pure.
 
-    *shells* has one for each container, *nameservers* are those of each host. *is_settled*: the cluster was looked at
+    *shells* has one for each container, *nameservers* are those of each host, *publics* where the
+    APIs are seen from outside. *is_settled*: the cluster was looked at
     when it was up last, and no clone is made now.
     """
     looks = {name: Look(shell) for name, shell in shells.items()}
     addresses = {one.hostname: one.nic.address.ip for host in hosts.values() for one in host.state.containers}
-    site = site_of(file, dict(hosts))
+    site = site_of(file, dict(hosts), publics)
     with_ssh = {name: addresses[name] for name, spec in file.containers.items() if spec.ssh}
     steps: tuple[Step, ...] = (
         KeepSecrets(shells[keeper_of(file)], secrets),

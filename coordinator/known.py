@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf import json_format
@@ -15,6 +16,9 @@ from proto import types_pb2
 from proto.errors import CaasError, Code
 from proto.model import ClusterHost
 from proto.wire import cluster_host_from_wire
+
+#: Key of Compiled.publics in Record.remembered.
+PUBLICS = "publics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,14 @@ class Known:
         return Secrets.from_dict(json.loads(self.record.secrets))
 
     @property
+    def publics(self) -> dict[str, str]:
+        """Where its APIs are seen from outside, ADDRESS:PORT by service, as it was last brought up."""
+        return dict(json.loads(self.record.remembered).get(PUBLICS, {}))
+
+    @property
     def site(self) -> Site:
         """The cluster as nova's steps see it. UNSUPPORTED where stack.sh has set up all of it."""
-        if (site := site_of(self.file, self.hosts)) is not None:
+        if (site := site_of(self.file, self.hosts, self.publics)) is not None:
             return site
         where = f"{self.file.name} {keeper_of(self.file)}"
         raise CaasError(
@@ -87,7 +96,7 @@ def keeper_of(file: ClusterFile) -> str:
     return next(holders, next(iter(file.containers)))
 
 
-def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site | None:
+def site_of(file: ClusterFile, hosts: dict[str, ClusterHost], publics: Mapping[str, str]) -> Site | None:
     """The cluster of *file* as nova's steps see it, with the addresses that were allocated.
 
     Without containers that stack.sh sets up; None where there is no other.
@@ -105,4 +114,5 @@ def site_of(file: ClusterFile, hosts: dict[str, ClusterHost]) -> Site | None:
         region=file.nova.region,
         virt_driver=file.nova.virt_driver,
         options={"api_workers": file.nova.api_workers},
+        publics=publics,
     )

@@ -1,3 +1,4 @@
+from proto import natbox_pb2 as _natbox_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -50,12 +51,28 @@ class HandOverRequest(_message.Message):
     def __init__(self, to: _Optional[str] = ...) -> None: ...
 
 class CredentialsRequest(_message.Message):
-    __slots__ = ("name", "format")
+    __slots__ = ("name", "format", "public")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
     name: str
     format: str
-    def __init__(self, name: _Optional[str] = ..., format: _Optional[str] = ...) -> None: ...
+    public: bool
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[str] = ..., public: bool = ...) -> None: ...
+
+class NatBoxStatusRequest(_message.Message):
+    __slots__ = ("natbox",)
+    NATBOX_FIELD_NUMBER: _ClassVar[int]
+    natbox: str
+    def __init__(self, natbox: _Optional[str] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("natbox", "packet")
+    NATBOX_FIELD_NUMBER: _ClassVar[int]
+    PACKET_FIELD_NUMBER: _ClassVar[int]
+    natbox: str
+    packet: _natbox_pb2.NatBoxExplainRequest
+    def __init__(self, natbox: _Optional[str] = ..., packet: _Optional[_Union[_natbox_pb2.NatBoxExplainRequest, _Mapping]] = ...) -> None: ...
 
 class Document(_message.Message):
     __slots__ = ("json",)

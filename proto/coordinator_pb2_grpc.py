@@ -99,6 +99,16 @@ class CoordinatorStub(object):
                 request_serializer=proto_dot_coordinator__pb2.HandOverRequest.SerializeToString,
                 response_deserializer=proto_dot_coordinator__pb2.Event.FromString,
                 _registered_method=True)
+        self.NatBoxStatus = channel.unary_unary(
+                '/caas.v1.Coordinator/NatBoxStatus',
+                request_serializer=proto_dot_coordinator__pb2.NatBoxStatusRequest.SerializeToString,
+                response_deserializer=proto_dot_coordinator__pb2.Document.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/caas.v1.Coordinator/Explain',
+                request_serializer=proto_dot_coordinator__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=proto_dot_coordinator__pb2.Document.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -187,6 +197,19 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NatBoxStatus(self, request, context):
+        """What the NATBoxes of the clusters have and do; what one would do with a packet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -254,6 +277,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.HandOver,
                     request_deserializer=proto_dot_coordinator__pb2.HandOverRequest.FromString,
                     response_serializer=proto_dot_coordinator__pb2.Event.SerializeToString,
+            ),
+            'NatBoxStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.NatBoxStatus,
+                    request_deserializer=proto_dot_coordinator__pb2.NatBoxStatusRequest.FromString,
+                    response_serializer=proto_dot_coordinator__pb2.Document.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=proto_dot_coordinator__pb2.ExplainRequest.FromString,
+                    response_serializer=proto_dot_coordinator__pb2.Document.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -607,6 +640,60 @@ class Coordinator(object):
             '/caas.v1.Coordinator/HandOver',
             proto_dot_coordinator__pb2.HandOverRequest.SerializeToString,
             proto_dot_coordinator__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NatBoxStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.Coordinator/NatBoxStatus',
+            proto_dot_coordinator__pb2.NatBoxStatusRequest.SerializeToString,
+            proto_dot_coordinator__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.Coordinator/Explain',
+            proto_dot_coordinator__pb2.ExplainRequest.SerializeToString,
+            proto_dot_coordinator__pb2.Document.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,7 +42,7 @@ class Coordinator(Protocol):
     def test(self, name: str) -> Iterator[pb.Event]: ...
     def down(self, request: pb.NameRequest) -> Iterator[pb.Event]: ...
     def logs(self, name: str) -> dict[str, Any]: ...
-    def credentials(self, name: str, form: str) -> dict[str, Any]: ...
+    def credentials(self, request: pb.CredentialsRequest) -> dict[str, Any]: ...
     def exec(self, inputs: Iterator[pb.CoordinatorExecInput]) -> Iterator[pb.CoordinatorExecOutput]: ...
 
 
@@ -107,8 +107,8 @@ class GrpcCoordinator:
     def logs(self, name: str) -> dict[str, Any]:
         return self._document(self._stub().Logs, pb.NameRequest(name=name))
 
-    def credentials(self, name: str, form: str) -> dict[str, Any]:
-        return self._document(self._stub().Credentials, pb.CredentialsRequest(name=name, format=form))
+    def credentials(self, request: pb.CredentialsRequest) -> dict[str, Any]:
+        return self._document(self._stub().Credentials, request)
 
     def exec(self, inputs: Iterator[pb.CoordinatorExecInput]) -> Iterator[pb.CoordinatorExecOutput]:
         return self._stream(self._stub().Exec, inputs)

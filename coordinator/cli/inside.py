@@ -73,26 +73,29 @@ def openstack(coordinator: Coordinator, name: str, arguments: tuple[str, ...]) -
 @click.command(short_help="Print a cluster's credentials.")
 @NAME
 @click.option("--clouds-yaml", is_flag=True, help="As a clouds.yaml instead of shell variables.")
+@click.option("--public", is_flag=True, help="For outside: where the cluster's file says publish: api.")
 @click.option("--output", "-o", type=click.Path(), help="Write this file instead, readable by its owner only.")
 @with_coordinator
-def openrc(coordinator: Coordinator, name: str, clouds_yaml: bool, output: str | None) -> None:
+def openrc(coordinator: Coordinator, name: str, clouds_yaml: bool, public: bool, output: str | None) -> None:
     """Print the administrator's credentials of the cluster NAME, for wherever its network is reachable.
 
     The first line says from where that is. In the lab that is inside its namespaces only; `caas openstack` needs none
-    of this.
+    of this. With --public they are for wherever NATBox's uplink is reachable, if the cluster's file says so.
 
     \b
     Example:
       eval "$(caas openrc demo)"
+      caas openrc demo --public > demo.rc
       caas openrc demo --clouds-yaml --output ~/.config/openstack/clouds.yaml
 
     \b
     Exit status:
       0  done
       1  there is no such cluster, or the coordinator does not answer
-      2  the file cannot be written
+      2  the file cannot be written, or the cluster's API is not published
     """
-    document = coordinator.credentials(name, "clouds.yaml" if clouds_yaml else "openrc")
+    form = "clouds.yaml" if clouds_yaml else "openrc"
+    document = coordinator.credentials(pb.CredentialsRequest(name=name, format=form, public=public))
     if output:
         _write_private(Path(output), document["text"])
     else:

@@ -58,18 +58,18 @@ def make_publics(file: ClusterFile, facts: Facts | None) -> dict[str, str]:
 
 
 def check_externals(file: ClusterFile, facts: Facts | None, report: Report) -> None:
-    """No external address may be the one that NATBox translates to anyway: others count on that one."""
+    """No external address may be one that NATBox's uplink has: others count on those."""
     if facts is None or facts.natbox is None or not facts.natbox.uplink:
         return
-    usual = facts.natbox.uplink[0]
+    usual, *_ = uplink = facts.natbox.uplink
     externals: dict[tuple[str, str], IPv4Address | None] = {
         ("networks", name): network.external for name, network in file.vlans.items()
     } | {("containers", name): spec.external for name, spec in file.containers.items()}
     for (section, name), external in externals.items():
-        if external != usual:
+        if external not in uplink:
             continue
         path = (section, name, "external")
-        hint = "leave it out: networks have it without saying so"
-        if section == "containers":
-            hint = "an address of the uplink's side that nobody else has"
+        hint = "an address of the uplink's side that nobody else has"
+        if section == "networks" and external == usual:
+            hint = "leave it out: networks have it without saying so"
         report.add(file.place(*path), ".".join(path), f"{external} is NATBox's own, on its uplink", hint=hint)

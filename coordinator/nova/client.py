@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from coordinator.nova.goals import File
 from coordinator.nova.secrets import Secrets
 from coordinator.nova.site import Site
-from coordinator.nova.urls import keystone_url
+from coordinator.nova.urls import INTERNAL, keystone_url
 
 OPENRC = "/root/openrc"
 #: The stock client speaks 2.1 unless told otherwise, and knows then no `--network none` (2.37) and no `--host` (2.74).
@@ -16,10 +16,10 @@ COMPUTE_API_VERSION = "2.74"
 _RUN_CLIENT = f'. {OPENRC} && exec openstack "$@"'
 
 
-def make_settings(site: Site, secrets: Secrets) -> Mapping[str, str]:
-    """The OS_* variables of the administrator."""
+def make_settings(site: Site, secrets: Secrets, interface: str = INTERNAL) -> Mapping[str, str]:
+    """The OS_* variables of the administrator who uses the endpoints of *interface* (one of urls.INTERFACES)."""
     return {
-        "OS_AUTH_URL": keystone_url(site),
+        "OS_AUTH_URL": keystone_url(site, interface),
         "OS_IDENTITY_API_VERSION": "3",
         "OS_USERNAME": "admin",
         "OS_PASSWORD": secrets.admin_password,
@@ -27,19 +27,19 @@ def make_settings(site: Site, secrets: Secrets) -> Mapping[str, str]:
         "OS_USER_DOMAIN_NAME": "Default",
         "OS_PROJECT_DOMAIN_NAME": "Default",
         "OS_REGION_NAME": site.region,
-        "OS_INTERFACE": "internal",
+        "OS_INTERFACE": interface,
         "OS_COMPUTE_API_VERSION": COMPUTE_API_VERSION,
     }
 
 
-def openrc_text(site: Site, secrets: Secrets) -> str:
+def openrc_text(site: Site, secrets: Secrets, interface: str = INTERNAL) -> str:
     """The text of an openrc file. It holds the administrator's password: only for the user's own terminal."""
-    return "".join(f"export {name}='{value}'\n" for name, value in make_settings(site, secrets).items())
+    return "".join(f"export {name}='{value}'\n" for name, value in make_settings(site, secrets, interface).items())
 
 
-def clouds_yaml_text(site: Site, secrets: Secrets) -> str:
+def clouds_yaml_text(site: Site, secrets: Secrets, interface: str = INTERNAL) -> str:
     """The text of a clouds.yaml with one cloud, called like the cluster. It holds the administrator's password."""
-    settings = make_settings(site, secrets)
+    settings = make_settings(site, secrets, interface)
     return (
         "clouds:\n"
         f"  {site.cluster}:\n"

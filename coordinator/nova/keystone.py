@@ -13,7 +13,7 @@ from coordinator.nova.goals import File, Goal, Rows
 from coordinator.nova.render import render
 from coordinator.nova.roles import Role
 from coordinator.nova.step import Command, ServiceStep, World, without_secrets
-from coordinator.nova.urls import NEUTRON, database_url, keystone_url, place
+from coordinator.nova.urls import INTERFACES, INTERNAL, NEUTRON, TYPES, database_url, endpoint_url, keystone_url
 from coordinator.steps import Step
 
 PROJECT = "service"
@@ -29,8 +29,6 @@ ENDPOINTS_QUERY = (
     "SELECT s.type, e.interface, e.region_id, e.url FROM keystone.endpoint e"
     " JOIN keystone.service s ON s.id = e.service_id"
 )
-#: There is no admin interface any more since keystone's API v3; nothing here asks for one.
-INTERFACES = ("public", "internal")
 
 
 def bootstrap_id(world: World) -> str:
@@ -91,13 +89,11 @@ def _make_bootstrap(world: World, files: tuple[File, ...]) -> ServiceStep:
     argv = ["keystone-manage", "--config-file", "/etc/keystone/keystone.conf", "bootstrap"]
     argv += ["--bootstrap-username", ADMIN, "--bootstrap-region-id", world.site.region]
     for interface in INTERFACES:
-        argv += [f"--bootstrap-{interface}-url", url]
+        argv += [f"--bootstrap-{interface}-url", keystone_url(world.site, interface)]
     rows = (
         Rows(query=ROLES_QUERY, wanted=frozenset({(ADMIN, "admin", ADMIN_ROLE)})),
-        Rows(
-            query=ENDPOINTS_QUERY,
-            wanted=frozenset(("identity", interface, world.site.region, url) for interface in INTERFACES),
-        ),
+        # The public one is PublicStep's, once there is one.
+        Rows(query=ENDPOINTS_QUERY, wanted=frozenset({("identity", INTERNAL, world.site.region, url)})),
     )
     return ServiceStep(
         id=bootstrap_id(world),
@@ -118,7 +114,7 @@ def _make_bootstrap(world: World, files: tuple[File, ...]) -> ServiceStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogStep:
-    """Accounts, services and endpoints, by one process over keystone's API."""
+    """Accounts, services and their internal endpoints, by one process over keystone's API."""
 
     id: str
     title: str
@@ -156,28 +152,28 @@ def _make_catalog(world: World, openrc: File) -> CatalogStep:
     # The service role is enough to check the tokens of others; nova also acts in placement and neutron.
     roles = {user: (ADMIN_ROLE, SERVICE_ROLE) if user == "nova" else (SERVICE_ROLE,) for user in passwords}
     services = (
-        ("glance", "image", "Images", f"http://{place(site, Role.GLANCE)}"),
-        ("neutron", "network", "Networks", f"http://{place(site, NEUTRON)}"),
-        ("nova", "compute", "Servers", f"http://{place(site, Role.NOVA_API)}/v2.1"),
-        ("placement", "placement", "Resources", f"http://{place(site, Role.PLACEMENT)}"),
+        ("glance", Role.GLANCE, "Images"),
+        ("neutron", NEUTRON, "Networks"),
+        ("nova", Role.NOVA_API, "Servers"),
+        ("placement", Role.PLACEMENT, "Resources"),
     )
+    urls = {service: endpoint_url(site, service, INTERNAL) for _, service, _ in services}
     rows = (
         Rows(query=ROLES_QUERY, wanted=frozenset((user, PROJECT, role) for user in roles for role in roles[user])),
         Rows(
             query=ENDPOINTS_QUERY,
-            wanted=frozenset(
-                (kind, interface, site.region, url) for _, kind, _, url in services for interface in INTERFACES
-            ),
+            wanted=frozenset((TYPES[service], INTERNAL, site.region, url) for service, url in urls.items()),
         ),
     )
     job = {
         "action": "catalog",
         "project": PROJECT,
         "region": site.region,
-        "interfaces": INTERFACES,
+        "interface": INTERNAL,
         "users": [{"name": user, "password": password, "roles": roles[user]} for user, password in passwords.items()],
         "services": [
-            {"name": name, "type": kind, "description": about, "url": url} for name, kind, about, url in services
+            {"name": name, "type": TYPES[service], "description": about, "url": urls[service]}
+            for name, service, about in services
         ],
     }
     return CatalogStep(

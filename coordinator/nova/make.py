@@ -17,6 +17,7 @@ from coordinator.nova.keystone import make_keystone_steps
 from coordinator.nova.messaging import make_messaging_steps
 from coordinator.nova.neutron import make_neutron_steps
 from coordinator.nova.placement import make_placement_steps
+from coordinator.nova.public import make_public_steps
 from coordinator.nova.roles import Role
 from coordinator.nova.secrets import Secrets
 from coordinator.nova.site import Site
@@ -54,6 +55,7 @@ def make_steps(
         *make_database_steps(world),
         *make_messaging_steps(world),
         *make_keystone_steps(world),
+        *make_public_steps(world),
         *make_glance_steps(world),
         *make_placement_steps(world),
         *make_neutron_steps(world),

@@ -55,13 +55,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A cluster's nova. One holder for each role but compute; INVALID names the role that has none or two."""
+    """A cluster's nova. One holder for each role but compute; INVALID names the role that has none or two.
+
+    `publics` is where services are seen from outside, ADDRESS:PORT by service (urls.PUBLIC_APIS); none: nowhere.
+    """
 
     cluster: str
     members: tuple[Member, ...]
     region: str = "RegionOne"
     virt_driver: str = "fake"
     options: Options = field(default_factory=Options)
+    publics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_cluster_name(self.cluster)
@@ -121,6 +125,7 @@ def make_site(
     region: str = "RegionOne",
     virt_driver: str = "fake",
     options: Mapping[str, Any] | None = None,
+    publics: Mapping[str, str] | None = None,
 ) -> Site:
     """A Site from plain values; each container has `hostname`, `address` and `roles` (names, groups allowed)."""
     members = []
@@ -141,4 +146,5 @@ def make_site(
         region=region,
         virt_driver=virt_driver,
         options=Options(**(options or {})),
+        publics=dict(publics or {}),
     )

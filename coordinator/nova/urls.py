@@ -23,6 +23,17 @@ PORTS: Mapping[str, int] = {
 }
 #: What `publish: api` publishes; the order is that of the ports from `base_port` on, a promise to users.
 PUBLIC_APIS: tuple[str, ...] = (Role.KEYSTONE, Role.GLANCE, Role.PLACEMENT, Role.NOVA_API, NEUTRON)
+#: Keystone's types of these services, and what follows HOST:PORT in their endpoints.
+TYPES: Mapping[str, str] = {
+    Role.KEYSTONE: "identity",
+    Role.GLANCE: "image",
+    Role.PLACEMENT: "placement",
+    Role.NOVA_API: "compute",
+    NEUTRON: "network",
+}
+_PATHS: Mapping[str, str] = {Role.KEYSTONE: "/v3", Role.NOVA_API: "/v2.1"}
+#: There is no admin interface any more since keystone's API v3; nothing here asks for one.
+PUBLIC, INTERNAL = INTERFACES = ("public", "internal")
 
 
 def holding_role(service: str) -> Role:
@@ -35,8 +46,15 @@ def place(site: Site, service: str) -> str:
     return f"{site.address(holding_role(service))}:{PORTS[service]}"
 
 
-def keystone_url(site: Site) -> str:
-    return f"http://{place(site, Role.KEYSTONE)}/v3"
+def endpoint_url(site: Site, service: str, interface: str) -> str:
+    """Where *service*, one of PUBLIC_APIS, is for those who ask for *interface*, one of INTERFACES."""
+    inside = place(site, service)
+    where = site.publics.get(service, inside) if interface == PUBLIC else inside
+    return f"http://{where}{_PATHS.get(service, '')}"
+
+
+def keystone_url(site: Site, interface: str = INTERNAL) -> str:
+    return endpoint_url(site, Role.KEYSTONE, interface)
 
 
 def database_url(site: Site, user: str, password: str, database: str) -> str:

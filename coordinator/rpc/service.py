@@ -13,6 +13,7 @@ from coordinator.config import Settings
 from coordinator.conflicts import check_conflicts
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
+from coordinator.nova.urls import INTERNAL, PUBLIC
 from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
@@ -53,7 +54,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         return _document(await doctor.examine(self._fleet, self._journal, self._settings, request.name))
 
     async def Credentials(self, request: pb.CredentialsRequest, context: Any) -> pb.Document:
-        return _document(access.credentials(self._fleet, self._journal, request.name, request.format))
+        interface = PUBLIC if request.public else INTERNAL
+        found = access.credentials(self._fleet, self._journal, request.name, request.format, interface)
+        return _document(found)
 
     async def Logs(self, request: pb.NameRequest, context: Any) -> pb.Document:
         return _document(await access.logs(self._fleet, self._journal, request.name))

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from coordinator.nova.database import CELLS_QUERY, GRANTS_QUERY, USERS_QUERY
@@ -123,13 +124,18 @@ class FakeContainer:
     def _command(self, command: dict[str, Any]) -> None:
         rows = self.cluster.rows
         if command["argv"][0] == "keystone-manage":
-            url = command["argv"][-1]
+            urls = {word[12:-4]: url for word, url in pairwise(command["argv"]) if word.endswith("-url")}
             region = command["argv"][command["argv"].index("--bootstrap-region-id") + 1]
             rows.setdefault(ROLES_QUERY, []).append(("admin", "admin", "admin"))
-            endpoints = [("identity", interface, region, url) for interface in ("public", "internal")]
+            endpoints = [("identity", interface, region, url) for interface, url in urls.items()]
             rows.setdefault(ENDPOINTS_QUERY, []).extend(endpoints)
         elif command["argv"][0] == "mariadb":
             _run_sql(rows, command["stdin"])
+
+    def _set_endpoints(self, job: dict[str, Any], urls: dict[str, str]) -> None:
+        rows = self.cluster.rows.setdefault(ENDPOINTS_QUERY, [])
+        rows[:] = [row for row in rows if row[0] not in urls or row[1] != job["interface"]]
+        rows.extend((kind, job["interface"], job["region"], url) for kind, url in urls.items())
 
     def _cloud(self, job: dict[str, Any]) -> dict[str, Any]:
         rows = self.cluster.rows
@@ -138,9 +144,9 @@ class FakeContainer:
                 for user in job["users"]:
                     rows.setdefault(ROLES_QUERY, []).extend((user["name"], job["project"], r) for r in user["roles"])
                 for service in job["services"]:
-                    rows.setdefault(ENDPOINTS_QUERY, []).extend(
-                        (service["type"], interface, job["region"], service["url"]) for interface in job["interfaces"]
-                    )
+                    self._set_endpoints(job, {service["type"]: service["url"] for service in job["services"]})
+            case "endpoints":
+                self._set_endpoints(job, job["urls"])
             case "prepare":
                 rows[IMAGES_QUERY] = [(job["name"], "active")]
                 rows[FLAVORS_QUERY] = [(job["name"], "1")]

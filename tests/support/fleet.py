@@ -20,6 +20,7 @@ from proto import agent_pb2_grpc
 from proto.errors import CaasError, Code
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
+from tests.support.fake_natbox import FakeNatBox
 from tests.support.fake_nova import FakeCluster, FakeContainer
 from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
 
@@ -113,6 +114,7 @@ class FakeFleet:
         self.kernels: dict[str, FakeKernel] = {}
         self.containers: dict[str, FakeContainers] = {}
         self.looks: dict[str, FakeLook] = {}
+        self.natboxes: dict[str, FakeNatBox] = {}
         self._servers: dict[str, Server] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -145,7 +147,9 @@ class FakeFleet:
         return AgentClient(host, self._channels[host])
 
     def natbox(self, address: str) -> NatBoxClient:
-        raise AssertionError("no NATBox in this fleet")
+        if address not in self.natboxes:
+            raise AssertionError(f"no NATBox at {address} in this fleet")
+        return self.natboxes[address]  # type: ignore[return-value]
 
     def writes(self) -> int:
         """Changing calls of all doors so far."""

@@ -128,12 +128,28 @@ def make_catalog(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
     for wanted in job["services"]:
         body = {key: wanted[key] for key in ("name", "type", "description")}
         service, _ = catalog.ensure("service", body, same=("name", "type"))
-        for interface in job["interfaces"]:
-            place = {"interface": interface, "service_id": service}
-            goal = {"region_id": job["region"], "url": wanted["url"]}
-            endpoint, made = catalog.ensure("endpoint", place | goal, same=tuple(place))
-            if not made:
-                cloud.call("identity", "PATCH", f"/endpoints/{endpoint}", {"endpoint": goal})
+        set_endpoint(cloud, catalog, service, job["interface"], {"region_id": job["region"], "url": wanted["url"]})
+    return {}
+
+
+def set_endpoint(cloud: Cloud, catalog: Catalog, service: str, interface: str, goal: dict[str, str]) -> None:
+    """The endpoint of the service of that id, as *goal* says: left alone where it is so."""
+    place = {"interface": interface, "service_id": service}
+    endpoint, _ = catalog.ensure("endpoint", place | goal, same=tuple(place))
+    (there,) = (one for one in catalog.found("endpoint") if one["id"] == endpoint)
+    if any(there.get(key) != value for key, value in goal.items()):
+        cloud.call("identity", "PATCH", f"/endpoints/{endpoint}", {"endpoint": goal})
+
+
+def set_endpoints(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+    """The endpoints of one *interface*, by the type of their service (*urls*), in *region*."""
+    catalog = Catalog(cloud)
+    for kind, url in job["urls"].items():
+        services = [service for service in catalog.found("service") if service["type"] == kind]
+        if not services:
+            raise RefusedError(f"keystone's catalog has no service of type {kind}", 0)
+        goal = {"region_id": job["region"], "url": url}
+        set_endpoint(cloud, catalog, services[0]["id"], job["interface"], goal)
     return {}
 
 
@@ -294,6 +310,7 @@ def forget_compute(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
 
 ACTIONS = {
     "catalog": make_catalog,
+    "endpoints": set_endpoints,
     "status": list_services,
     "up": wait_for_computes,
     "prepare": make_test_things,

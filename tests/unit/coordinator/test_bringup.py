@@ -26,6 +26,7 @@ from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
 from proto.model import Container, Datapath
 from proto.wire import gateway_table_to_wire
+from tests.support.fake_natbox import FakeNatBox
 from tests.support.fleet import FakeFleet
 
 HEAD = """\
@@ -530,11 +531,42 @@ async def test_the_way_between_two_hosts_is_found_kept_and_told(rig: Rig) -> Non
     assert [link.kind for link in rig.fleet.kernels["host1"].observe().state.links] == ["bridge"]
 
 
+BEHIND = (
+    HEAD.replace("/24}", "/24, gateway: 192.168.10.1}") + "natbox: {address: 10.9.0.9, trunk: eth1, uplink: eth2}\n"
+)
+
+
+async def test_publishing_the_api_changes_natbox_and_public_endpoints_and_nothing_else(rig: Rig) -> None:
+    natbox = rig.fleet.natboxes["10.9.0.9"] = FakeNatBox("203.0.113.1/24")
+    await rig.up(BEHIND)
+    with pytest.raises(CaasError, match="demo: its API is not published") as caught:
+        _credentials(rig, "public")
+    assert (caught.value.code, caught.value.hint.startswith("add publish: api")) == (Code.INVALID, True)
+    inside, writes, programs = _credentials(rig), rig.fleet.writes(), len(rig.fleet.nova.programs("apply"))
+    planned = await rig.plan(BEHIND + "publish: {api: 18000}\n")
+    assert [step["id"] for step in planned["steps"]] == ["keystone/public:ubuntu011"]
+    assert (planned["hosts"], len(planned["natbox"])) == ({}, 1)
+    summary = await rig.up(BEHIND + "publish: {api: 18000}\n")
+    assert summary["steps"] == ["keystone/public:ubuntu011"]
+    assert [one.port for one in natbox.tables["demo"].gateways[0].publications] == [18000, 18001, 18002, 18003, 18004]
+    assert (rig.fleet.writes(), len(rig.fleet.nova.programs("apply"))) == (writes, programs)
+    outside = _credentials(rig, "public")
+    assert "OS_AUTH_URL='http://203.0.113.1:18000/v3'" in outside["text"]
+    assert outside["reachable_from"] == "203.0.113.1"
+    assert _credentials(rig) == inside
+    assert await rig.plan(BEHIND + "publish: {api: 18000}\n") == {"hosts": {}, "natbox": [], "steps": []}
+    assert (await rig.up(BEHIND))["steps"] == ["keystone/public:ubuntu011"]
+    with pytest.raises(CaasError, match="demo: its API is not published"):
+        _credentials(rig, "public")
+
+
+def _credentials(rig: Rig, interface: str = "internal") -> dict[str, Any]:
+    return credentials(rig.fleet, rig.journal, "demo", "openrc", interface)  # type: ignore[arg-type]
+
+
 async def test_what_another_cluster_publishes_is_refused_before_any_host_is_asked(rig: Rig) -> None:
     """Without agents: were one asked, the failure would be another."""
-    published = HEAD.replace("/24}", "/24, gateway: 192.168.10.1}") + (
-        "natbox: {address: 10.9.0.9, trunk: eth1, uplink: eth2}\npublish: api\n"
-    )
+    published = BEHIND + "publish: api\n"
     blue = compile_cluster(load_bytes(published.replace("name: demo", "name: blue").encode(), file="blue.yaml"))
     assert blue.natbox is not None
     table = json_format.MessageToDict(gateway_table_to_wire(blue.natbox))

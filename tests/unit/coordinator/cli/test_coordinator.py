@@ -350,7 +350,9 @@ def test_openrc(caas: Any, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert path.read_text() == "export OS_X=1\n"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [request.format for _, request in caas.coordinator.calls] == ["openrc", "clouds.yaml"]
+    assert caas.run("openrc", "demo", "--public").exit_code == 0
+    asked = [(request.format, request.public) for _, request in caas.coordinator.calls]
+    assert asked == [("openrc", False), ("clouds.yaml", False), ("openrc", True)]
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 

@@ -136,9 +136,11 @@ def test_where_the_api_is_seen() -> None:
     assert (found["keystone"], found["neutron"]) == ("203.0.113.7:5000", "203.0.113.7:9696")
 
 
-def test_the_address_that_all_have_is_nobodys_own() -> None:
+def test_what_the_uplink_has_is_nobodys_own() -> None:
     text = HEAD.replace("compute]}", "compute], external: 203.0.113.1}")
     with pytest.raises(ConfigError, match=r"demo\.yaml:8: containers\.control\.external: 203\.0\.113\.1 is NATBox's"):
         compile_cluster(_read(text), SEEN)
     assert compile_cluster(_read(text)).natbox, "nobody was asked"
-    assert compile_cluster(_read(EXTERNAL), SEEN).natbox, "another address of the uplink may be one's own"
+    with pytest.raises(ConfigError, match=r"networks\.cluster\.external: 203\.0\.113\.7 is NATBox's own") as caught:
+        compile_cluster(_read(EXTERNAL), SEEN)
+    assert caught.value.hint == "an address of the uplink's side that nobody else has"

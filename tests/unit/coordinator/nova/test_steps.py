@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 
-from coordinator.nova import Role, Secrets, Site, make_secrets, make_site, make_steps
+from coordinator.nova import (
+    Role,
+    Secrets,
+    Site,
+    clouds_yaml_text,
+    make_secrets,
+    make_site,
+    make_steps,
+    openrc_text,
+)
 from coordinator.nova.compute import ComputeStep
 from coordinator.nova.goals import File, Goal
+from coordinator.nova.keystone import ENDPOINTS_QUERY
 from coordinator.nova.step import ServiceStep
+from coordinator.preflight import Restarting
 from coordinator.steps import Step, make_waves
 from proto.errors import CaasError, Code
 from tests.support.fake_nova import FakeCluster, FakeContainer
@@ -195,7 +206,7 @@ async def test_looking_takes_one_exec_for_each_container_and_changes_nothing() -
     assert [call.argument["action"] for call in lab.cluster.programs("cloud")] == ["status"]
 
 
-@pytest.mark.parametrize("damage", ["file", "mode", "unit", "stale", "row"])
+@pytest.mark.parametrize("damage", ["file", "mode", "unit", "stale", "row", "public row"])
 async def test_done_looks(damage: str) -> None:
     lab = Lab()
     await lab.bring(lab.steps(TWO))
@@ -215,8 +226,12 @@ async def test_done_looks(damage: str) -> None:
             expected = {"nova-conductor/server:ubuntu011"}
         case "row":
             for rows in lab.cluster.rows.values():
-                rows[:] = [row for row in rows if row[:2] != ("image", "public")]
+                rows[:] = [row for row in rows if row[:2] != ("image", "internal")]
             expected = {"keystone/catalog:ubuntu011"}
+        case "public row":
+            for rows in lab.cluster.rows.values():
+                rows[:] = [row for row in rows if row[:2] != ("image", "public")]
+            expected = {"keystone/public:ubuntu011"}
     assert await pending(lab.steps(TWO)) == expected
 
 
@@ -232,6 +247,65 @@ async def test_a_changed_choice_restarts_only_those_it_concerns() -> None:
         "compute/server:ubuntu011",
         "compute/server:ubuntu012",
     }
+
+
+PUBLICS = {
+    "keystone": "203.0.113.1:18000",
+    "glance": "203.0.113.1:18001",
+    "placement": "203.0.113.1:18002",
+    "nova-api": "203.0.113.1:18003",
+    "neutron": "203.0.113.1:18004",
+}
+PUBLIC_URLS = {
+    ("identity", "http://203.0.113.1:18000/v3"),
+    ("image", "http://203.0.113.1:18001"),
+    ("placement", "http://203.0.113.1:18002"),
+    ("compute", "http://203.0.113.1:18003/v2.1"),
+    ("network", "http://203.0.113.1:18004"),
+}
+
+
+def endpoints(lab: Lab, interface: str) -> set[tuple[str, str]]:
+    return {(row[0], row[3]) for row in lab.cluster.rows[ENDPOINTS_QUERY] if row[1] == interface}
+
+
+async def test_a_published_api_has_public_endpoints_and_inside_nothing_differs() -> None:
+    lab, plain = Lab(), Lab()
+    await lab.bring(lab.steps(TWO, publics=PUBLICS))
+    await plain.bring(plain.steps(TWO))
+    assert endpoints(lab, "public") == PUBLIC_URLS
+    assert endpoints(lab, "internal") == endpoints(plain, "internal") == endpoints(plain, "public")
+    urls = {url for _, url in PUBLIC_URLS}
+    files = [file for container in lab.containers.values() for file in container.files.values()]
+    assert not [file["path"] for file in files if any(url in file["content"] for url in urls)]
+
+
+async def test_publishing_and_taking_it_back_change_endpoints_and_restart_nothing() -> None:
+    lab = Lab()
+    await lab.bring(lab.steps(TWO))
+    before = endpoints(lab, "public")
+    started = {name: dict(container.started) for name, container in lab.containers.items()}
+    choices: tuple[tuple[dict[str, str], set[tuple[str, str]]], ...] = ((PUBLICS, PUBLIC_URLS), ({}, before))
+    for publics, wanted in choices:
+        lab.cluster.calls.clear()
+        steps = lab.steps(TWO, publics=publics)
+        assert await pending(steps) == {"keystone/public:ubuntu011"}
+        assert not [step for step in steps if step.id.startswith("keystone/public") and isinstance(step, Restarting)]
+        assert await lab.bring(steps) == ["keystone/public:ubuntu011"]
+        assert endpoints(lab, "public") == wanted
+        assert lab.cluster.programs("apply") == []
+        assert {name: container.started for name, container in lab.containers.items()} == started
+        assert await pending(lab.steps(TWO, publics=publics)) == set()
+
+
+def test_credentials_for_outside_differ_only_in_where_and_which_endpoints() -> None:
+    site, secrets = make_lab_site(TWO, publics=PUBLICS), make_secrets()
+    inside, outside = openrc_text(site, secrets).splitlines(), openrc_text(site, secrets, "public").splitlines()
+    assert set(outside) - set(inside) == {
+        "export OS_AUTH_URL='http://203.0.113.1:18000/v3'",
+        "export OS_INTERFACE='public'",
+    }
+    assert "auth_url: http://203.0.113.1:18000/v3\n" in clouds_yaml_text(site, secrets, "public")
 
 
 async def test_failures_show_what_but_no_secret_and_can_be_run_again() -> None:
