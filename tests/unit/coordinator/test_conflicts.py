@@ -77,12 +77,12 @@ CONFLICTS = {
         "publish[0].port",
         "tcp port 8774 of NATBox's own address",
     ),
-    "a port of an address of both": (
+    "an address of two networks": (
         EXTERNAL + SSH,
-        EXTERNAL + SSH,
-        9,
-        "publish[0].port",
-        "tcp port 22 of 203.0.113.7",
+        EXTERNAL + UDP,
+        6,
+        "networks.cluster.external",
+        "203.0.113.7",
     ),
     "an address of its own": (OWN, OWN, 8, "containers.control.external", "203.0.113.7"),
     "an address of a container": (OWN, EXTERNAL, 6, "networks.cluster.external", "203.0.113.7"),
@@ -111,11 +111,10 @@ def test_a_conflict_names_the_other_cluster_and_the_line(name: str, journal: Jou
         (HEAD + API, HEAD + "publish: {api: 18000}\n"),
         (HEAD + SSH, HEAD + UDP),
         (HEAD + SSH, EXTERNAL + SSH),
-        (EXTERNAL, EXTERNAL),
         (OWN, OWN.replace("113.7", "113.8")),
         (HEAD + API, HEAD.replace("192.168.2.24", "192.168.2.23") + API),
     ],
-    ids=["nothing", "other ports", "udp", "other address", "a shared address", "two addresses", "another NATBox"],
+    ids=["nothing", "other ports", "udp", "other address", "two addresses", "another NATBox"],
 )
 def test_what_both_can_have_is_no_conflict(theirs: str, ours: str, journal: Journal) -> None:
     _remember(journal, _read(theirs, "blue"))
@@ -128,7 +127,7 @@ def test_every_line_is_told_and_a_cluster_does_not_exclude_itself(journal: Journ
     _remember(journal, _read(HEAD + API, "green"))
     with pytest.raises(ConfigError) as caught:
         check_conflicts(journal, _read(both))
-    assert [problem.line for problem in caught.value.problems] == [8, 9]
+    assert [problem.line for problem in caught.value.problems] == [6, 8]
     check_conflicts(journal, _read(both, "blue"))
     journal.forget("blue")
     check_conflicts(journal, _read(both))
