@@ -142,6 +142,15 @@ class NatBoxClient:
         request = natbox_pb2.NatBoxApplyRequest(desired=gateway_table_to_wire(desired))
         return await _finish(stream(self._stub.Apply(request, timeout=CHANGE), self.peer), on_event, self.peer)
 
+    async def observe(self, cluster: str) -> natbox_pb2.NatBoxObserveReply:
+        """The tables that its kernel has; *cluster* "" is all."""
+        request = natbox_pb2.NatBoxObserveRequest(cluster=cluster)
+        return await call(self._stub.Observe(request, timeout=LOOK), self.peer)
+
+    async def explain(self, packet: natbox_pb2.NatBoxExplainRequest) -> natbox_pb2.NatBoxExplainReply:
+        """What it would do with *packet*, and why."""
+        return await call(self._stub.Explain(packet, timeout=LOOK), self.peer)
+
     async def counters(self, cluster: str) -> natbox_pb2.NatBoxCountersReply:
         """What passed, by VID."""
         request = natbox_pb2.NatBoxCountersRequest(cluster=cluster)

@@ -8,6 +8,7 @@ from typing import Any
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.known import Known
+from coordinator.natboxes import describe_counters
 from coordinator.nova import nova_status
 from coordinator.pairs import describe
 from proto import agent_pb2
@@ -132,16 +133,9 @@ async def _natbox(known: Known) -> dict[str, Any]:
     return {
         "agent": "up",
         "counters": [
-            {
-                "vid": entry.vid,
-                "out_packets": entry.out_packets,
-                "out_bytes": entry.out_bytes,
-                "in_packets": entry.in_packets,
-                "in_bytes": entry.in_bytes,
-                "drops": dict(entry.drops),
-            }
-            for entry in reply.counters
+            {"vid": entry.vid, "network": entry.network, **describe_counters(entry)} for entry in reply.counters
         ],
+        "alarms": list(reply.alarms),
     }
 
 

@@ -43,6 +43,8 @@ class Coordinator(Protocol):
     def down(self, request: pb.NameRequest) -> Iterator[pb.Event]: ...
     def logs(self, name: str) -> dict[str, Any]: ...
     def credentials(self, request: pb.CredentialsRequest) -> dict[str, Any]: ...
+    def natbox_status(self, natbox: str) -> dict[str, Any]: ...
+    def explain(self, request: pb.ExplainRequest) -> dict[str, Any]: ...
     def exec(self, inputs: Iterator[pb.CoordinatorExecInput]) -> Iterator[pb.CoordinatorExecOutput]: ...
 
 
@@ -109,6 +111,12 @@ class GrpcCoordinator:
 
     def credentials(self, request: pb.CredentialsRequest) -> dict[str, Any]:
         return self._document(self._stub().Credentials, request)
+
+    def natbox_status(self, natbox: str) -> dict[str, Any]:
+        return self._document(self._stub().NatBoxStatus, pb.NatBoxStatusRequest(natbox=natbox))
+
+    def explain(self, request: pb.ExplainRequest) -> dict[str, Any]:
+        return self._document(self._stub().Explain, request)
 
     def exec(self, inputs: Iterator[pb.CoordinatorExecInput]) -> Iterator[pb.CoordinatorExecOutput]:
         return self._stream(self._stub().Exec, inputs)

@@ -172,14 +172,18 @@ def _show(document: Document) -> None:
                 click.echo(f"  {network['network']}: {line}")
 
 
+def _whose(one: Document) -> str:
+    return f", {one['container']}" if "container" in one else ""
+
+
 def list_published(network: Document) -> Iterator[str]:
     """What of *network*, as `natbox` of the document has it, the world outside sees, and its limits: a line each."""
     external = network.get("external", "")
     if external:
         yield f"external {external}"
     for one in network.get("publications", ()):
-        yield f"publish {external or 'uplink'}:{one['port']}/{one['protocol']} to {one['to']}, {one['container']}"
+        yield f"publish {external or 'uplink'}:{one['port']}/{one['protocol']} to {one['to']}{_whose(one)}"
     for one in network.get("own_addresses", ()):
-        yield f"own address {one['external']} of {one['address']}, {one['container']}"
+        yield f"own address {one['external']} of {one['address']}{_whose(one)}"
     if limits := network.get("limits"):
         yield f"limits {', '.join(f'{key} {number}' for key, number in limits.items() if number)}"

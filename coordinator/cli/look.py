@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from coordinator.cli.client import Coordinator
+from coordinator.cli.natbox import show_alarm, show_drops, show_share
 from coordinator.cli.options import JSON, NAME, with_coordinator
-from coordinator.cli.output import Document, print_document, print_table, show_seconds, show_size
+from coordinator.cli.output import Document, print_document, print_table, show_bytes, show_seconds, show_size
 from coordinator.cli.progress import follow, parse_document
 from coordinator.reach import make_matrix
 from proto import coordinator_pb2 as pb
@@ -96,6 +97,9 @@ def _show_cluster(document: Document) -> None:
             for one in containers
         ]
         print_table(("CONTAINER", "HOST", "ADDRESS", "STATE", "PID", "MEMORY", "ROLES"), rows)
+    if natbox := document.get("natbox"):
+        click.echo()
+        _show_natbox(natbox)
     show_drift(document.get("drift", ())[-DRIFT_SHOWN:])
     nova = document.get("nova") or {}
     if services := nova.get("services"):
@@ -104,6 +108,31 @@ def _show_cluster(document: Document) -> None:
         print_table(("SERVICE", "HOST", "STATE", "STATUS"), rows)
         count = nova["computes_up"]
         click.echo(f"\n{count} compute{'' if count == 1 else 's'} up")
+
+
+def _show_natbox(natbox: Document) -> None:
+    """What NATBox does for the cluster: a line for each network, and what it dropped, by reason."""
+    if natbox["agent"] != "up":
+        show_alarm(f"NATBox: {natbox['agent']}: {natbox['message']}")
+        return
+    rows = [
+        (
+            one["network"],
+            one["vid"],
+            one["out_packets"],
+            show_bytes(one["out_bytes"]),
+            one["in_packets"],
+            show_bytes(one["in_bytes"]),
+            show_share(one),
+            sum(one["drops"].values()),
+        )
+        for one in natbox["counters"]
+    ]
+    print_table(("AT NATBOX", "VID", "OUT", "BYTES", "IN", "BYTES", "CONNECTIONS", "DROPPED"), rows)
+    for alarm in natbox["alarms"]:
+        show_alarm(alarm)
+    for one in natbox["counters"]:
+        show_drops(one["drops"])
 
 
 def show_drift(events: Sequence[Document]) -> None:

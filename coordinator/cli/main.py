@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("coordinator.cli.work", "plan"),
     "up": ("coordinator.cli.work", "up"),
     "status": ("coordinator.cli.look", "status"),
+    "natbox": ("coordinator.cli.natbox", "natbox"),
     "doctor": ("coordinator.cli.doctor", "doctor"),
     "verify": ("coordinator.cli.look", "verify"),
     "test": ("coordinator.cli.look", "test"),

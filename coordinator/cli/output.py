@@ -47,6 +47,15 @@ def show_size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB" if count else "-"
 
 
+def show_bytes(count: int) -> str:
+    """*count* bytes for people, also few of them: 812 B, 1.2 KiB, 148.0 MiB."""
+    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and units[1:]:
+        number /= 1024
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{number:.1f} {units[0]}"
+
+
 def show_seconds(seconds: float) -> str:
     """A duration for people: 0.4 s, 36 s, 2 min 05 s."""
     if seconds < 10:

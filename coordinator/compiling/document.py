@@ -39,7 +39,14 @@ def _gateway(gateway: Gateway, names: Mapping[IPv4Address, str]) -> dict[str, An
 
 
 def describe_publishing(gateway: Gateway, names: Mapping[IPv4Address, str]) -> dict[str, Any]:
-    """What *gateway* has of `external`, `publications`, `own_addresses`, `limits`. *names* are its containers'."""
+    """What *gateway* has of `external`, `publications`, `own_addresses`, `limits`.
+
+    *names* are those of containers; one that is not there is not told.
+    """
+
+    def name(address: IPv4Address) -> dict[str, str]:
+        return {"container": names[address]} if address in names else {}
+
     found: dict[str, Any] = {}
     if gateway.external is not None:
         found["external"] = str(gateway.external)
@@ -49,13 +56,13 @@ def describe_publishing(gateway: Gateway, names: Mapping[IPv4Address, str]) -> d
                 "protocol": one.protocol,
                 "port": one.port,
                 "to": f"{one.to}:{one.to_port}",
-                "container": names.get(one.to, ""),
+                **name(one.to),
             }
             for one in gateway.publications
         ]
     if gateway.own_addresses:
         found["own_addresses"] = [
-            {"external": str(one.external), "address": str(one.address), "container": names.get(one.address, "")}
+            {"external": str(one.external), "address": str(one.address), **name(one.address)}
             for one in gateway.own_addresses
         ]
     if gateway.limits != Limits():

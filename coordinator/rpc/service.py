@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from coordinator import access, bringup, checks, doctor, status, teardown
+from coordinator import access, bringup, checks, doctor, natboxes, status, teardown
 from coordinator.compiling import compile_cluster, to_document
 from coordinator.config import Settings
 from coordinator.conflicts import check_conflicts
@@ -57,6 +57,12 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         interface = PUBLIC if request.public else INTERNAL
         found = access.credentials(self._fleet, self._journal, request.name, request.format, interface)
         return _document(found)
+
+    async def NatBoxStatus(self, request: pb.NatBoxStatusRequest, context: Any) -> pb.Document:
+        return _document(await natboxes.status(self._fleet, self._journal, request.natbox))
+
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.Document:
+        return _document(await natboxes.explain(self._fleet, self._journal, request))
 
     async def Logs(self, request: pb.NameRequest, context: Any) -> pb.Document:
         return _document(await access.logs(self._fleet, self._journal, request.name))

@@ -550,6 +550,15 @@ async def test_publishing_the_api_changes_natbox_and_public_endpoints_and_nothin
     assert summary["steps"] == ["keystone/public:ubuntu011"]
     assert [one.port for one in natbox.tables["demo"].gateways[0].publications] == [18000, 18001, 18002, 18003, 18004]
     assert (rig.fleet.writes(), len(rig.fleet.nova.programs("apply"))) == (writes, programs)
+    natbox.counters_reply.counters.add(vid=100, network="cluster", out_packets=5, connections=2, connections_max=9)
+    (counters,) = (await rig.status())["natbox"]["counters"]
+    assert {key: counters[key] for key in ("vid", "network", "out_packets", "connections", "connections_max")} == {
+        "vid": 100,
+        "network": "cluster",
+        "out_packets": 5,
+        "connections": 2,
+        "connections_max": 9,
+    }
     outside = _credentials(rig, "public")
     assert "OS_AUTH_URL='http://203.0.113.1:18000/v3'" in outside["text"]
     assert outside["reachable_from"] == "203.0.113.1"

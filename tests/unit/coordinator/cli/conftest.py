@@ -59,6 +59,12 @@ class ToldCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
     def Check(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
         return self._answer("Check", request, context)
 
+    def NatBoxStatus(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
+        return self._answer("NatBoxStatus", request, context)
+
+    def Explain(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
+        return self._answer("Explain", request, context)
+
     def Plan(self, request: Any, context: Any) -> pb.Document:  # noqa: N802
         return self._answer("Plan", request, context)
 

@@ -301,6 +301,23 @@ def test_logs(caas: Any) -> None:
     assert len(caas.run("logs", "demo", "--last", "1").stdout.splitlines()) == 4
 
 
+def test_status_shows_what_natbox_does_for_the_cluster(caas: Any) -> None:
+    counters = {"vid": 100, "network": "cluster", "out_packets": 12, "out_bytes": 1900, "in_packets": 9}
+    counters |= {"in_bytes": 812, "connections": 3, "connections_max": 4096, "drops": {"second tag": 1}}
+    natbox = {"agent": "up", "counters": [counters], "alarms": ["near a limit"]}
+    caas.coordinator.documents["Status"] = {**STATUS, "natbox": natbox}
+    lines = caas.run("status", "demo").stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("AT NATBOX"))
+    assert [line.split() for line in lines[start : start + 4]] == [
+        ["AT", "NATBOX", "VID", "OUT", "BYTES", "IN", "BYTES", "CONNECTIONS", "DROPPED"],
+        ["cluster", "100", "12", "1.9", "KiB", "9", "812", "B", "3", "of", "4096", "1"],
+        ["near", "a", "limit"],
+        ["1", "second", "tag"],
+    ]
+    caas.coordinator.documents["Status"] = {**STATUS, "natbox": {"agent": "unreachable", "message": "natbox: gone"}}
+    assert "\nNATBox: unreachable: natbox: gone\n" in caas.run("status", "demo").stdout
+
+
 # exec, openstack, openrc
 
 
