@@ -6,6 +6,7 @@ Secrets of clusters are here too: the file is 0600.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -18,20 +19,33 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clusters (
     name TEXT PRIMARY KEY, state TEXT NOT NULL, generation INTEGER NOT NULL, file_name TEXT NOT NULL,
     file BLOB NOT NULL, remembered TEXT NOT NULL, secrets TEXT NOT NULL, updated REAL NOT NULL,
-    surroundings TEXT NOT NULL DEFAULT '{}'
+    surroundings TEXT NOT NULL DEFAULT '{}', allowed TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL,
     title TEXT NOT NULL, began REAL NOT NULL, ended REAL, outcome TEXT, message TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS holders (
-    cluster TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, PRIMARY KEY (cluster, name)
+    cluster TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, leaving INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (cluster, name)
+);
+CREATE TABLE IF NOT EXISTS seen (
+    cluster TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, probe BLOB NOT NULL,
+    observed BLOB NOT NULL, desired BLOB NOT NULL, PRIMARY KEY (cluster, name)
+);
+CREATE TABLE IF NOT EXISTS behind (
+    cluster TEXT NOT NULL, name TEXT NOT NULL, since REAL NOT NULL, why TEXT NOT NULL, pending TEXT NOT NULL,
+    PRIMARY KEY (cluster, name)
 );
 CREATE INDEX IF NOT EXISTS entries_of_cluster ON entries (cluster, id);
 """
-#: What clusters has that a journal of an older version may lack.
-_SURROUNDINGS = "ALTER TABLE clusters ADD COLUMN surroundings TEXT NOT NULL DEFAULT '{}'"
-_COLUMNS = "name, state, generation, file_name, file, remembered, secrets, surroundings"
+#: What a journal of an older version may lack, by table and column.
+_ADDED = {
+    ("clusters", "surroundings"): "TEXT NOT NULL DEFAULT '{}'",
+    ("clusters", "allowed"): "TEXT NOT NULL DEFAULT ''",
+    ("holders", "leaving"): "INTEGER NOT NULL DEFAULT 0",
+}
+_COLUMNS = "name, state, generation, file_name, file, remembered, secrets, surroundings, allowed"
 #: NATBox among the holders: no host can be called so.
 NATBOX = ":natbox"
 #: Entries kept for each cluster: the last runs, for `caas logs`.
@@ -42,8 +56,10 @@ ENTRIES_KEPT = 2000
 class Record:
     """A cluster as the journal knows it.
 
-    `surroundings`: what `file` was read with (coordinator.config.Surroundings), as JSON.
-    `state`: deploying, then up or failed; once it was up: changing, then up or broken; removing.
+    `surroundings`: what `file` was read with (coordinator.config.Surroundings), as JSON. `allowed`: the flags that the
+    last `up` was given ("remove restart").
+    `state`: deploying, then up, degraded or failed; once it was up: changing, then up, degraded or broken; removing,
+    then gone or leaving. With degraded and leaving, what is left to do waits for hosts that are away.
     """
 
     name: str
@@ -54,9 +70,33 @@ class Record:
     remembered: str
     secrets: str
     surroundings: str = "{}"
+    allowed: str = ""
 
     def __repr__(self) -> str:
         return f"Record({self.name!r}, {self.state!r}, generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a host (or NATBox) answered when it was last asked about a cluster, and what it was sent after that.
+
+    `generation` is the last one that it is known to have reached, 0 for none. `probe` and `observed` are its replies,
+    `desired` a ClusterHost or GatewayTable, as serialized messages; b"" where there is none.
+    """
+
+    generation: int
+    probe: bytes
+    observed: bytes = b""
+    desired: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """A host that is not as its cluster's file says: `since` when (seconds since 1970), `why`, what is `pending`."""
+
+    since: float
+    why: str
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +125,9 @@ class Journal:
         # Secrets of clusters that are gone do not stay in free pages.
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
-        columns = {row[1] for row in self._db.execute("PRAGMA table_info(clusters)")}
-        if "surroundings" not in columns:
-            self._db.execute(_SURROUNDINGS)
+        for (table, column), kind in _ADDED.items():
+            if column not in {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         """Give the file back."""
@@ -110,7 +150,7 @@ class Journal:
         """Write *record* whole, replacing what was known of that cluster."""
         with self._lock:
             self._db.execute(
-                f"INSERT OR REPLACE INTO clusters ({_COLUMNS}, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO clusters ({_COLUMNS}, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.name,
                     record.state,
@@ -120,6 +160,7 @@ class Journal:
                     record.remembered,
                     record.secrets,
                     record.surroundings,
+                    record.allowed,
                     time.time(),
                 ),
             )
@@ -130,7 +171,8 @@ class Journal:
             self._db.execute("BEGIN")
             self._db.execute("DELETE FROM clusters WHERE name = ?", (name,))
             self._db.execute("DELETE FROM entries WHERE cluster = ?", (name,))
-            self._db.execute("DELETE FROM holders WHERE cluster = ?", (name,))
+            for table in ("holders", "seen", "behind"):
+                self._db.execute(f"DELETE FROM {table} WHERE cluster = ?", (name,))
             self._db.execute("COMMIT")
 
     def hold(self, cluster: str, addresses: Mapping[str, str]) -> None:
@@ -138,15 +180,31 @@ class Journal:
         with self._lock:
             self._db.execute("BEGIN")
             self._db.executemany(
-                "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)",
+                "INSERT INTO holders (cluster, name, address) VALUES (?, ?, ?) "
+                "ON CONFLICT (cluster, name) DO UPDATE SET address = excluded.address",
                 [(cluster, name, address) for name, address in addresses.items()],
+            )
+            self._db.execute("COMMIT")
+
+    def leave(self, cluster: str, addresses: Mapping[str, str], generation: int) -> None:
+        """Write that the hosts of *addresses* are to have nothing of *cluster* from *generation* on, and could not be
+        asked to remove it."""
+        self.hold(cluster, addresses)
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "UPDATE holders SET leaving = ? WHERE cluster = ? AND name = ?",
+                [(generation, cluster, name) for name in addresses],
             )
             self._db.execute("COMMIT")
 
     def let_go(self, cluster: str, name: str) -> None:
         """Write that host *name* has nothing of *cluster* any more: it was asked to remove all, and did."""
         with self._lock:
-            self._db.execute("DELETE FROM holders WHERE cluster = ? AND name = ?", (cluster, name))
+            self._db.execute("BEGIN")
+            for table in ("holders", "seen", "behind"):
+                self._db.execute(f"DELETE FROM {table} WHERE cluster = ? AND name = ?", (cluster, name))
+            self._db.execute("COMMIT")
 
     def holders(self, cluster: str) -> dict[str, str]:
         """Who may have something of *cluster*: name -> address. NATBox is NATBOX."""
@@ -167,6 +225,71 @@ class Journal:
         with self._lock:
             found = self._db.execute("SELECT DISTINCT address FROM holders WHERE name = ? ORDER BY address", (name,))
             return [address for (address,) in found.fetchall()]
+
+    def leaving(self, cluster: str) -> dict[str, int]:
+        """Those of `holders` that are to have nothing of *cluster* any more: name -> the removal's generation."""
+        with self._lock:
+            sql = "SELECT name, leaving FROM holders WHERE cluster = ? AND leaving > 0 ORDER BY name"
+            return dict(self._db.execute(sql, (cluster,)).fetchall())
+
+    def unfinished(self) -> list[str]:
+        """The clusters of which something waits for hosts that are away, by name."""
+        with self._lock:
+            sql = "SELECT name FROM clusters WHERE state IN ('degraded', 'leaving') ORDER BY name"
+            return [name for (name,) in self._db.execute(sql).fetchall()]
+
+    def saw(self, cluster: str, found: Mapping[str, Seen]) -> None:
+        """Write what the hosts of *found* answered, and what they are about to be sent."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)",
+                [(cluster, name, one.generation, one.probe, one.observed, one.desired) for name, one in found.items()],
+            )
+            self._db.execute("COMMIT")
+
+    def reached(self, cluster: str, name: str, generation: int) -> None:
+        """Write that host *name* has this *generation* of *cluster*."""
+        with self._lock:
+            self._db.execute(
+                "UPDATE seen SET generation = ? WHERE cluster = ? AND name = ?", (generation, cluster, name)
+            )
+
+    def seen(self, cluster: str) -> dict[str, Seen]:
+        """What hosts answered about *cluster* when they were last asked, by name."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT name, generation, probe, observed, desired FROM seen WHERE cluster = ?", (cluster,)
+            ).fetchall()
+        return {
+            name: Seen(generation=generation, probe=probe, observed=observed, desired=desired)
+            for name, generation, probe, observed, desired in rows
+        }
+
+    def save_behind(self, cluster: str, found: Mapping[str, Behind]) -> None:
+        """Write who is behind now; who was so before keeps its `since`."""
+        known = self.behind(cluster)
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM behind WHERE cluster = ?", (cluster,))
+            self._db.executemany(
+                "INSERT INTO behind VALUES (?, ?, ?, ?, ?)",
+                [
+                    (cluster, name, (known.get(name) or one).since, one.why, json.dumps(one.pending))
+                    for name, one in found.items()
+                ],
+            )
+            self._db.execute("COMMIT")
+
+    def behind(self, cluster: str) -> dict[str, Behind]:
+        """Who was found to be behind when *cluster* was last worked on, by name."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT name, since, why, pending FROM behind WHERE cluster = ? ORDER BY name", (cluster,)
+            ).fetchall()
+        return {
+            name: Behind(since=since, why=why, pending=tuple(json.loads(pending))) for name, since, why, pending in rows
+        }
 
     def begin(self, cluster: str, run: str, step: str, title: str) -> int:
         """Write that *step* is about to be done; returns the entry's number for `end`."""
@@ -207,8 +330,8 @@ class Journal:
         ]
 
 
-def _record(row: tuple[str, str, int, str, bytes, str, str, str]) -> Record:
-    name, state, generation, file_name, file, remembered, secrets, surroundings = row
+def _record(row: tuple[str, str, int, str, bytes, str, str, str, str]) -> Record:
+    name, state, generation, file_name, file, remembered, secrets, surroundings, allowed = row
     return Record(
         name=name,
         state=state,
@@ -218,4 +341,5 @@ def _record(row: tuple[str, str, int, str, bytes, str, str, str]) -> Record:
         remembered=remembered,
         secrets=secrets,
         surroundings=surroundings,
+        allowed=allowed,
     )

@@ -6,16 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from google.protobuf import json_format
-
 from coordinator.config import ClusterFile, Surroundings, load_bytes
 from coordinator.fleet import AgentClient, AgentShell, Fleet
-from coordinator.journal import Journal, Record
+from coordinator.journal import NATBOX, Journal, Record
 from coordinator.nova import Role, Secrets, Site, make_site
-from proto import types_pb2
+from coordinator.reading import Reading
+from coordinator.survey import desired_of
 from proto.errors import CaasError, Code
 from proto.model import ClusterHost
-from proto.wire import cluster_host_from_wire
 
 #: Key of Compiled.publics in Record.remembered.
 PUBLICS = "publics"
@@ -37,12 +35,7 @@ class Known:
         if record is None:
             names = ", ".join(found.name for found in journal.clusters()) or "none"
             raise CaasError(Code.NOT_FOUND, f"no cluster {name}; known: {names}", hint="`caas up FILE` makes one")
-        desired = json.loads(record.remembered)["hosts"]
-        hosts = {
-            host: cluster_host_from_wire(json_format.ParseDict(state, types_pb2.ClusterHost()))
-            for host, state in desired.items()
-        }
-        return cls(record=record, file=file_of(record), hosts=hosts, fleet=fleet)
+        return cls(record=record, file=file_of(record), hosts=desired_of(record), fleet=fleet)
 
     @property
     def secrets(self) -> Secrets:
@@ -86,6 +79,18 @@ def file_of(record: Record) -> ClusterFile:
     """The cluster file as it was last brought up."""
     surroundings = Surroundings.from_dict(json.loads(record.surroundings))
     return load_bytes(record.file, file=record.file_name, name=record.name, surroundings=surroundings)
+
+
+def reading_of(record: Record) -> Reading:
+    """The file of *record* as it was read then."""
+    surroundings = Surroundings.from_dict(json.loads(record.surroundings))
+    return Reading(file=file_of(record), content=record.file, file_name=record.file_name, surroundings=surroundings)
+
+
+def holders_of(file: ClusterFile) -> dict[str, str]:
+    """Who gets something of the cluster of *file*: name -> address."""
+    found = {host.name: str(host.address) for host in file.hosts.values() if host.address is not None}
+    return found | ({NATBOX: str(file.natbox.address)} if file.natbox else {})
 
 
 def keeper_of(file: ClusterFile) -> str:

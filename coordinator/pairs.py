@@ -2,14 +2,15 @@
 
 `direct` where each host has the other on one of its links, else `ipip` where protocol 4 passes in both directions, else
 `vxlan` where its UDP port does. A cluster's pair keeps the way it has for as long as that passes, also where a better
-one has become possible: another would change what is running. Only `direct` of a file's own is tried, too.
+one has become possible: another would change what is running. Only `direct` of a file's own is tried, too. With a host
+that is away nothing can be tried: its pairs keep what they have, and a new pair of it is refused.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -38,18 +39,22 @@ async def find_ways(found: Survey, file: ClusterFile, record: Record | None) -> 
     overlay = overlay_of(file)
     if overlay not in (AUTO, DIRECT):
         return found
-    pairs = [pair_of(*pair) for pair in ways_of(file).open_pairs()]
+    present = found.present
+    every = [pair_of(*pair) for pair in ways_of(file).open_pairs()]
+    pairs = [pair for pair in every if all(host in present for host in pair)]
     if overlay == DIRECT:
         tried = await _try(found, file, dict.fromkeys(pairs, ()))
         _check({pair: tried[pair].on_link for pair in pairs}, file, "not on one link, as overlay: direct needs it")
         return found
-    known = {pair: way for pair, way in remembered_ways(record).items() if pair in pairs}
+    known = {pair: way for pair, way in remembered_ways(record).items() if pair in every}
+    if untold := [pair for pair in every if pair not in pairs and pair not in known]:
+        raise _cannot_be_tried(untold, file, present)
     ways = await _decide(found, file, {pair: known.get(pair) for pair in pairs})
-    if lost := [pair for pair in known if pair not in ways]:
+    if lost := [pair for pair in known if pair in pairs and pair not in ways]:
         ways |= await _decide(found, file, dict.fromkeys(lost))
     text = "not on one link, and neither protocol 4 nor UDP port 4789 passes between them"
     _check({pair: pair in ways for pair in pairs}, file, text)
-    return replace(found, ways={pair: ways[pair] for pair in pairs})
+    return replace(found, ways={pair: (ways if pair in pairs else known)[pair] for pair in every})
 
 
 def overlay_of(file: ClusterFile) -> str:
@@ -149,6 +154,17 @@ async def _try(found: Survey, file: ClusterFile, wanted: Mapping[Pair, tuple[str
         passes = frozenset(there.heard) & frozenset(back.heard)
         tried[one, other] = _Tried(on_link=there.on_link and back.on_link, passes=passes)
     return tried
+
+
+def _cannot_be_tried(pairs: Sequence[Pair], file: ClusterFile, present: Collection[str]) -> CaasError:
+    lines = []
+    for one, other in pairs:
+        away = " and ".join(_name(file, host) for host in (one, other) if host not in present)
+        lines.append(
+            f"{_name(file, one)} and {_name(file, other)}: {away} is away, so no way between them can be tried"
+        )
+    hint = "mend it, or leave out of the file for now what is new on the other one"
+    return CaasError(Code.UNREACHABLE, "\n".join(lines), hint=hint)
 
 
 def _check(right: Mapping[Pair, bool], file: ClusterFile, text: str) -> None:

@@ -17,10 +17,11 @@ NATBOX = "natbox"
 
 
 async def check_lacks(survey: Survey, compiled: Compiled) -> None:
-    """Ask every host whether it can do what is wanted of it. UNSUPPORTED names each lack and its mend."""
-    names = list(compiled.hosts)
+    """Ask every host that is there whether it can do what is wanted of it. UNSUPPORTED names each lack and its mend."""
+    names = [name for name in compiled.hosts if name in survey.present]
     probes = [survey.hosts[name].agent.probe(compiled.hosts[name]) for name in names]
-    replies = await gather_all(probes, *([survey.natbox.probe(compiled.natbox)] if survey.natbox else []))
+    natbox = survey.natbox if not survey.natbox_away else None
+    replies = await gather_all(probes, *([natbox.probe(compiled.natbox)] if natbox else []))
     lacks: list[tuple[str, types_pb2.Lack]] = []
     for name, reply in zip([*names, NATBOX], replies, strict=False):
         lacks += [(name, lack) for lack in reply.lacks]  # type: ignore[attr-defined]

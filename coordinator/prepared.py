@@ -20,7 +20,9 @@ class Prepared:
     """What was found and what follows from it: nothing has been changed yet.
 
     `clones` are those that are to be made; `first` has their hosts as they are to be before that. `make_steps` makes
-    the steps anew, which have seen nothing yet.
+    the steps anew, which have seen nothing yet; `make_all_steps` also those that wait for hosts that are away.
+    `actions` are the hosts' own plans, `assumed` what those that are away will have to do, as far as that can be told
+    without them. `newer` are hosts with a newer generation than the journal's.
     """
 
     file: ClusterFile
@@ -28,12 +30,15 @@ class Prepared:
     survey: Survey
     compiled: Compiled
     actions: Actions
+    assumed: Actions
     behind: tuple[str, ...]
     steps: tuple[Step, ...]
     make_steps: Callable[[], tuple[Step, ...]]
+    make_all_steps: Callable[[], tuple[Step, ...]]
     api_shell: AgentShell
     clones: frozenset[str] = frozenset()
     first: Mapping[str, ClusterHost] = field(default_factory=dict)
+    newer: Mapping[str, int] = field(default_factory=dict)
 
     def steps_on_hosts(self) -> tuple[Step, ...]:
         """The steps once the hosts are as desired: what was seen in a container before it was started is old."""
@@ -44,10 +49,13 @@ class Prepared:
 
     @property
     def host_names(self) -> tuple[str, ...]:
-        """Those that something has to be sent to: pending actions, or an older generation."""
-        return tuple(name for name in self.compiled.hosts if self.actions.get(name) or name in self.behind)
+        """Those that something has to be sent to: pending actions, or an older generation. None that is away."""
+        names = (name for name in self.compiled.hosts if name in self.survey.present)
+        return tuple(name for name in names if self.actions.get(name) or name in self.behind)
 
     @property
     def natbox_pending(self) -> bool:
         """Whether something has to be sent to NATBox."""
-        return self.compiled.natbox is not None and bool(self.actions.get(NATBOX) or NATBOX in self.behind)
+        if self.compiled.natbox is None or self.survey.natbox_away:
+            return False
+        return bool(self.actions.get(NATBOX) or NATBOX in self.behind)

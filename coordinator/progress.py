@@ -15,6 +15,10 @@ from proto.errors import CaasError
 Emit = Callable[[pb.Event], None]
 
 
+class PutOff(Exception):  # noqa: N818  it is no error
+    """Raised in a step's block: it was not done, and that is no failure. Told as left out, with the words."""
+
+
 @dataclass(slots=True)
 class Progress:
     """Tells what begins and ends, and journals it first."""
@@ -30,12 +34,16 @@ class Progress:
 
     @contextlib.asynccontextmanager
     async def step(self, step: str, title: str) -> AsyncIterator[None]:
-        """Something that begins here and ends with the block; what is raised in it is told and raised on."""
+        """Something that begins here and ends with the block; what is raised in it is told and, but for PutOff, raised
+        on."""
         number = self.journal.begin(self.cluster, self.run, step, title)
         began = time.monotonic()
         self.emit(pb.Event(id=step, title=title, state=pb.Event.STARTED, phase=self.phase))
         try:
             yield
+        except PutOff as exc:
+            self._end(number, step, title, began, pb.Event.SKIPPED, "put off", str(exc))
+            return
         except CaasError as exc:
             self._end(number, step, title, began, pb.Event.FAILED, "failed", exc.message)
             raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
+from typing import TypeGuard
 
-from coordinator.progress import Progress
+from coordinator.progress import Progress, PutOff
 from coordinator.steps import Step, make_waves
 from proto.errors import CaasError, Code
 
@@ -27,8 +28,17 @@ async def _is_done(step: Step) -> bool:
         raise
 
 
-async def run_steps(steps: Sequence[Step], progress: Progress, *, done: Collection[str] = ()) -> tuple[str, ...]:
+async def run_steps(
+    steps: Sequence[Step],
+    progress: Progress,
+    *,
+    done: Collection[str] = (),
+    left: MutableMapping[str, str] | None = None,
+) -> tuple[str, ...]:
     """Bring every step to done; returns the ids of those that had to run. *done* are looked at and not told again.
+
+    With *left*, a step whose container's host goes away is no failure: its id gets into it, with the words, and those
+    of all steps that need it, which are not begun.
 
     The first failure is raised after the steps under way have ended; nothing new is begun after it. A step
     whose run() ended well and whose done() still says no is UNVERIFIED.
@@ -37,6 +47,21 @@ async def run_steps(steps: Sequence[Step], progress: Progress, *, done: Collecti
     finished: dict[str, asyncio.Event] = {step.id: asyncio.Event() for step in steps}
     failed = asyncio.Event()
     ran: list[str] = []
+    lost = left if left is not None else {}
+
+    def is_lost(failure: BaseException) -> TypeGuard[CaasError]:
+        return left is not None and isinstance(failure, CaasError) and failure.code is Code.UNREACHABLE
+
+    async def run(step: Step) -> None:
+        async with progress.step(step.id, step.title):
+            try:
+                await _run(step, progress)
+            except CaasError as exc:
+                if not is_lost(exc):
+                    raise
+                lost[step.id] = exc.message
+                raise PutOff(exc.message) from exc
+            ran.append(step.id)
 
     async def bring(step: Step) -> None:
         try:
@@ -44,22 +69,17 @@ async def run_steps(steps: Sequence[Step], progress: Progress, *, done: Collecti
                 await finished[need].wait()
             if failed.is_set():
                 return
-            if await _is_done(step):
-                if step.id not in done:
-                    progress.skipped(step.id, step.title)
-            else:
-                async with progress.step(step.id, step.title):
-                    await step.run()
-                    if not await step.done():
-                        raise CaasError(
-                            Code.UNVERIFIED,
-                            f"{step.id}: it ran, and is still not done",
-                            hint=f"`caas logs {progress.cluster}` shows what its container says",
-                        )
-                ran.append(step.id)
-        except BaseException:
-            failed.set()
-            raise
+            if waits := [lost[need] for need in step.needs if need in lost]:
+                lost[step.id] = waits[0]
+            elif not await _is_done(step):
+                await run(step)
+            elif step.id not in done:
+                progress.skipped(step.id, step.title)
+        except BaseException as exc:
+            if not is_lost(exc):
+                failed.set()
+                raise
+            lost[step.id] = exc.message
         finally:
             finished[step.id].set()
 
@@ -75,3 +95,13 @@ async def run_steps(steps: Sequence[Step], progress: Progress, *, done: Collecti
         if isinstance(result, BaseException):
             raise result
     return tuple(ran)
+
+
+async def _run(step: Step, progress: Progress) -> None:
+    await step.run()
+    if not await step.done():
+        raise CaasError(
+            Code.UNVERIFIED,
+            f"{step.id}: it ran, and is still not done",
+            hint=f"`caas logs {progress.cluster}` shows what its container says",
+        )

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from coordinator.fleet import NatBoxClient
 from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.preflight import NATBOX
 from coordinator.prepared import Prepared
-from coordinator.progress import Progress
-from coordinator.survey import gather_all
+from coordinator.progress import Progress, PutOff
+from coordinator.survey import combine, gather_all
 from proto import types_pb2
+from proto.errors import CaasError, Code
 from proto.model import ClusterHost, GatewayTable
 
 
 class Sender:
-    """The sending of one bring-up. `writes` counts the changing calls that it made the others make."""
+    """The sending of one bring-up. `writes` counts the changing calls that it made the others make.
+
+    `lost` has who went away before its answer came, as in journal.holders, and why. A CONFLICT is raised when all the
+    others have ended: what another cluster took meanwhile can be avoided.
+    """
 
     def __init__(self, prepared: Prepared, progress: Progress) -> None:
         self._prepared = prepared
         self._progress = progress
+        self._journal = progress.journal
         self._cluster = prepared.file.name
+        self._conflicts: list[CaasError] = []
         self.writes = {"kernel": 0, "containers": 0}
+        self.lost: dict[str, str] = {}
 
     async def send_all(self) -> None:
         """Everything at once. Who is not in the file any more is asked to remove all, and forgotten when it has."""
         await self._send(self._prepared.host_names)
+        combine(self._conflicts)
 
     async def send_first(self) -> None:
         """Everything but the clones that are to be made."""
         first = self._prepared.first
         names = [name for name in self._prepared.host_names if name not in first]
         await gather_all([self._send(names), *(self._send_first(name, desired) for name, desired in first.items())])
+        combine(self._conflicts)
 
     async def send_clones(self) -> None:
         """What send_first left out."""
-        await gather_all([self._send_host(name) for name in self._prepared.first])
+        await gather_all([self._send_host(name) for name in self._prepared.first if name not in self.lost])
+        combine(self._conflicts)
 
     async def _send(self, names: Sequence[str]) -> None:
         prepared = self._prepared
@@ -44,31 +56,51 @@ class Sender:
             work.append(self._send_natbox(prepared.survey.natbox, prepared.compiled.natbox))
         await gather_all(work)
         for name in set(prepared.survey.hosts) - set(prepared.compiled.hosts):
-            self._progress.journal.let_go(self._cluster, name)  # it was asked, and has nothing
+            self._journal.let_go(self._cluster, name)  # it was asked, and has nothing
 
     async def _send_host(self, name: str) -> None:
         client = self._prepared.survey.hosts[name].agent
         async with self._progress.step(f"apply:{name}", self._title(name)):
             desired = self._prepared.compiled.hosts[name]
-            if name in self._prepared.file.hosts:
-                self._count(await client.apply(desired, _ignore))
-            else:
-                self._count(await client.destroy(self._cluster, _ignore, generation=desired.generation))
-                self._progress.journal.let_go(self._cluster, name)
+            with self._put_off(name):
+                if name in self._prepared.file.hosts:
+                    self._count(await client.apply(desired, _ignore))
+                    self._journal.reached(self._cluster, name, desired.generation)
+                else:
+                    self._count(await client.destroy(self._cluster, _ignore, generation=desired.generation))
+                    self._journal.let_go(self._cluster, name)
 
     async def _send_first(self, name: str, desired: ClusterHost) -> None:
         client = self._prepared.survey.hosts[name].agent
         title = make_title(name, await client.plan(desired))
         async with self._progress.step(f"apply:{name}:sources", title):
-            self._count(await client.apply(desired, _ignore))
+            with self._put_off(name):
+                self._count(await client.apply(desired, _ignore))
 
     async def _send_natbox(self, client: NatBoxClient, table: GatewayTable) -> None:
         async with self._progress.step(f"apply:{NATBOX}", self._title(NATBOX)):
-            if self._prepared.file.natbox is not None:
-                self._count(await client.apply(table, _ignore))
-            else:
-                self._count(await client.destroy(self._cluster, _ignore, generation=table.generation))
-                self._progress.journal.let_go(self._cluster, HOLDER_NATBOX)
+            with self._put_off(HOLDER_NATBOX):
+                if self._prepared.file.natbox is not None:
+                    self._count(await client.apply(table, _ignore))
+                    self._journal.reached(self._cluster, HOLDER_NATBOX, table.generation)
+                else:
+                    self._count(await client.destroy(self._cluster, _ignore, generation=table.generation))
+                    self._journal.let_go(self._cluster, HOLDER_NATBOX)
+
+    @contextmanager
+    def _put_off(self, holder: str) -> Iterator[None]:
+        """What is no failure for now: *holder* is gone, or what it was to have is another cluster's."""
+        try:
+            yield
+        except CaasError as exc:
+            match exc.code:
+                case Code.UNREACHABLE:
+                    self.lost[holder] = exc.message
+                case Code.CONFLICT:
+                    self._conflicts.append(exc)
+                case _:
+                    raise
+            raise PutOff(exc.message) from exc
 
     def _title(self, name: str) -> str:
         actions = self._prepared.actions.get(name, ())

@@ -40,6 +40,11 @@ def without_clones(compiled: Compiled, clones: Collection[str], *, generation: i
     return found
 
 
+def generation_of(compiled: Compiled) -> int:
+    """That of all its hosts."""
+    return next(iter(compiled.hosts.values())).generation
+
+
 def at_generation(compiled: Compiled, generation: int) -> Compiled:
     """*compiled* with another generation."""
     hosts = {name: replace(host, generation=generation) for name, host in compiled.hosts.items()}

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from typing import Any
 
+from coordinator.away import describe_lag, show_action
 from coordinator.fleet import Fleet
-from coordinator.journal import Journal
+from coordinator.journal import NATBOX, Behind, Journal
 from coordinator.known import Known
 from coordinator.natboxes import describe_counters
 from coordinator.nova import nova_status
 from coordinator.pairs import describe
 from proto import agent_pb2
 from proto.errors import CaasError
+from proto.model import Verb
 
+VERBS = frozenset(verb.value for verb in Verb)
 #: The journal's states as the command line's contract calls them.
-SHOWN = {"changing": "deploying", "removing": "deploying", "broken": "failed"}
-ABSENT: dict[str, Any] = {"generation": 0, "hosts": {}, "containers": [], "nova": {"services": [], "computes_up": 0}}
+SHOWN = {"changing": "deploying", "removing": "deploying", "leaving": "deploying", "broken": "failed"}
+ABSENT: dict[str, Any] = {
+    "generation": 0,
+    "hosts": {},
+    "containers": [],
+    "nova": {"services": [], "computes_up": 0},
+    "behind": {},
+}
 
 
 def list_clusters(journal: Journal) -> dict[str, Any]:
@@ -34,7 +45,10 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
     if journal.find(name) is None:
         return {"cluster": name, "state": "absent", **ABSENT}
     known = Known.find(fleet, journal, name)
-    hosts, nova = await asyncio.gather(asyncio.gather(*(_look(known, host) for host in known.file.hosts)), _nova(known))
+    names = [host for host in known.file.hosts if known.record.state != "leaving" or host in journal.leaving(name)]
+    hosts, nova, behind = await asyncio.gather(
+        asyncio.gather(*(_look(known, host) for host in names)), _nova(known), find_behind(known, journal)
+    )
     containers = [entry for _, _, listed, _ in hosts for entry in listed]
     found = {host: described for host, described, _, _ in hosts}
     document = {
@@ -44,6 +58,7 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
         "hosts": found,
         "containers": containers,
         "nova": {"services": nova.get("services", []), "computes_up": nova.get("computes_up", 0)},
+        "behind": behind,
         "drift": sorted((event for *_, drift in hosts for event in drift), key=lambda event: float(event["time"])),
     }
     if known.file.routed:
@@ -51,6 +66,28 @@ async def status(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
     if known.file.natbox is not None:
         document["natbox"] = await _natbox(known)
     return document
+
+
+async def find_behind(known: Known, journal: Journal) -> dict[str, Any]:
+    """Who is not as the file says, by name: how far, since when and why, and what is pending as far as it is known."""
+    rows, leaving = journal.behind(known.file.name), journal.leaving(known.file.name)
+    seen, addresses = journal.seen(known.file.name), journal.holders(known.file.name)
+
+    async def describe(holder: str, row: Behind) -> dict[str, Any]:
+        have, pending = seen[holder].generation if holder in seen else 0, row.pending
+        desired = known.hosts.get(holder)
+        if holder in addresses and holder != NATBOX:
+            with contextlib.suppress(CaasError):
+                agent = known.fleet.agent(holder, addresses[holder])
+                have = (await agent.probe()).generations.get(known.file.name, 0)
+                actions = await agent.plan(desired) if desired and holder not in leaving else ()
+                steps = [one for one in pending if one.partition(" ")[0] not in VERBS]
+                pending = (*map(show_action, actions), *steps) if desired else pending
+        wanted = leaving.get(holder, known.record.generation)
+        return describe_lag(replace(row, pending=pending), have=have, wanted=wanted, leaving=holder in leaving)
+
+    found = await asyncio.gather(*(describe(holder, row) for holder, row in rows.items()))
+    return {holder.removeprefix(":"): one for holder, one in zip(rows, found, strict=True)}
 
 
 Looked = tuple[str, dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto import natbox_pb2 as proto_dot_natbox__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17proto/coordinator.proto\x12\x07\x63\x61\x61s.v1\x1a\x12proto/natbox.proto\"\xb5\x01\n\x0b\x46ileRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12>\n\rdistributions\x18\x04 \x03(\x0b\x32\'.caas.v1.FileRequest.DistributionsEntry\x1a\x34\n\x12\x44istributionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\tUpRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.caas.v1.FileRequest\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"?\n\x0bNameRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x14.caas.v1.FileRequest\"\x1d\n\x0fHandOverRequest\x12\n\n\x02to\x18\x01 \x01(\t\"B\n\x12\x43redentialsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0e\n\x06public\x18\x03 \x01(\x08\"%\n\x13NatBoxStatusRequest\x12\x0e\n\x06natbox\x18\x01 \x01(\t\"O\n\x0e\x45xplainRequest\x12\x0e\n\x06natbox\x18\x01 \x01(\t\x12-\n\x06packet\x18\x02 \x01(\x0b\x32\x1d.caas.v1.NatBoxExplainRequest\"\x18\n\x08\x44ocument\x12\x0c\n\x04json\x18\x01 \x01(\t\"\xfe\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.caas.v1.Event.State\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05phase\x18\x06 \x01(\t\x12\x10\n\x08\x64ocument\x18\x07 \x01(\t\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07STARTED\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\x0b\n\x07SKIPPED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\x08\n\x04NOTE\x10\x06\x12\x0b\n\x07SUMMARY\x10\x07\"\xc0\x01\n\x14\x43oordinatorExecInput\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.caas.v1.CoordinatorExecInput.StartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\r\n\x03\x65of\x18\x03 \x01(\x08H\x00\x1aI\n\x05Start\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x03 \x03(\t\x12\x11\n\topenstack\x18\x04 \x01(\x08\x42\x07\n\x05input\"W\n\x15\x43oordinatorExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output2\xb1\x06\n\x0b\x43oordinator\x12\x30\n\x05\x43heck\x12\x14.caas.v1.FileRequest\x1a\x11.caas.v1.Document\x12\x32\n\x07\x43ompile\x12\x14.caas.v1.FileRequest\x1a\x11.caas.v1.Document\x12-\n\x04Plan\x12\x12.caas.v1.UpRequest\x1a\x11.caas.v1.Document\x12*\n\x02Up\x12\x12.caas.v1.UpRequest\x1a\x0e.caas.v1.Event0\x01\x12\x31\n\x06Status\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12\x31\n\x06\x44octor\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12\x30\n\x06Verify\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12.\n\x04Test\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12I\n\x04\x45xec\x12\x1d.caas.v1.CoordinatorExecInput\x1a\x1e.caas.v1.CoordinatorExecOutput(\x01\x30\x01\x12=\n\x0b\x43redentials\x12\x1b.caas.v1.CredentialsRequest\x1a\x11.caas.v1.Document\x12/\n\x04Logs\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12.\n\x04\x44own\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12\x36\n\x08HandOver\x12\x18.caas.v1.HandOverRequest\x1a\x0e.caas.v1.Event0\x01\x12?\n\x0cNatBoxStatus\x12\x1c.caas.v1.NatBoxStatusRequest\x1a\x11.caas.v1.Document\x12\x35\n\x07\x45xplain\x12\x17.caas.v1.ExplainRequest\x1a\x11.caas.v1.Documentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17proto/coordinator.proto\x12\x07\x63\x61\x61s.v1\x1a\x12proto/natbox.proto\"\xb5\x01\n\x0b\x46ileRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12>\n\rdistributions\x18\x04 \x03(\x0b\x32\'.caas.v1.FileRequest.DistributionsEntry\x1a\x34\n\x12\x44istributionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\tUpRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.caas.v1.FileRequest\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x0f\n\x07restart\x18\x03 \x01(\x08\x12\x0e\n\x06\x66orget\x18\x04 \x03(\t\"O\n\x0bNameRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x14.caas.v1.FileRequest\x12\x0e\n\x06\x66orget\x18\x03 \x03(\t\"\x1d\n\x0fHandOverRequest\x12\n\n\x02to\x18\x01 \x01(\t\"B\n\x12\x43redentialsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0e\n\x06public\x18\x03 \x01(\x08\"%\n\x13NatBoxStatusRequest\x12\x0e\n\x06natbox\x18\x01 \x01(\t\"O\n\x0e\x45xplainRequest\x12\x0e\n\x06natbox\x18\x01 \x01(\t\x12-\n\x06packet\x18\x02 \x01(\x0b\x32\x1d.caas.v1.NatBoxExplainRequest\"\x18\n\x08\x44ocument\x12\x0c\n\x04json\x18\x01 \x01(\t\"\xfe\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.caas.v1.Event.State\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05phase\x18\x06 \x01(\t\x12\x10\n\x08\x64ocument\x18\x07 \x01(\t\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07STARTED\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\x0b\n\x07SKIPPED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\x08\n\x04NOTE\x10\x06\x12\x0b\n\x07SUMMARY\x10\x07\"\xc0\x01\n\x14\x43oordinatorExecInput\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.caas.v1.CoordinatorExecInput.StartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\r\n\x03\x65of\x18\x03 \x01(\x08H\x00\x1aI\n\x05Start\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x03 \x03(\t\x12\x11\n\topenstack\x18\x04 \x01(\x08\x42\x07\n\x05input\"W\n\x15\x43oordinatorExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output2\xb1\x06\n\x0b\x43oordinator\x12\x30\n\x05\x43heck\x12\x14.caas.v1.FileRequest\x1a\x11.caas.v1.Document\x12\x32\n\x07\x43ompile\x12\x14.caas.v1.FileRequest\x1a\x11.caas.v1.Document\x12-\n\x04Plan\x12\x12.caas.v1.UpRequest\x1a\x11.caas.v1.Document\x12*\n\x02Up\x12\x12.caas.v1.UpRequest\x1a\x0e.caas.v1.Event0\x01\x12\x31\n\x06Status\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12\x31\n\x06\x44octor\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12\x30\n\x06Verify\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12.\n\x04Test\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12I\n\x04\x45xec\x12\x1d.caas.v1.CoordinatorExecInput\x1a\x1e.caas.v1.CoordinatorExecOutput(\x01\x30\x01\x12=\n\x0b\x43redentials\x12\x1b.caas.v1.CredentialsRequest\x1a\x11.caas.v1.Document\x12/\n\x04Logs\x12\x14.caas.v1.NameRequest\x1a\x11.caas.v1.Document\x12.\n\x04\x44own\x12\x14.caas.v1.NameRequest\x1a\x0e.caas.v1.Event0\x01\x12\x36\n\x08HandOver\x12\x18.caas.v1.HandOverRequest\x1a\x0e.caas.v1.Event0\x01\x12?\n\x0cNatBoxStatus\x12\x1c.caas.v1.NatBoxStatusRequest\x1a\x11.caas.v1.Document\x12\x35\n\x07\x45xplain\x12\x17.caas.v1.ExplainRequest\x1a\x11.caas.v1.Documentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,29 +39,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEREQUEST_DISTRIBUTIONSENTRY']._serialized_start=186
   _globals['_FILEREQUEST_DISTRIBUTIONSENTRY']._serialized_end=238
   _globals['_UPREQUEST']._serialized_start=240
-  _globals['_UPREQUEST']._serialized_end=320
-  _globals['_NAMEREQUEST']._serialized_start=322
-  _globals['_NAMEREQUEST']._serialized_end=385
-  _globals['_HANDOVERREQUEST']._serialized_start=387
-  _globals['_HANDOVERREQUEST']._serialized_end=416
-  _globals['_CREDENTIALSREQUEST']._serialized_start=418
-  _globals['_CREDENTIALSREQUEST']._serialized_end=484
-  _globals['_NATBOXSTATUSREQUEST']._serialized_start=486
-  _globals['_NATBOXSTATUSREQUEST']._serialized_end=523
-  _globals['_EXPLAINREQUEST']._serialized_start=525
-  _globals['_EXPLAINREQUEST']._serialized_end=604
-  _globals['_DOCUMENT']._serialized_start=606
-  _globals['_DOCUMENT']._serialized_end=630
-  _globals['_EVENT']._serialized_start=633
-  _globals['_EVENT']._serialized_end=887
-  _globals['_EVENT_STATE']._serialized_start=773
-  _globals['_EVENT_STATE']._serialized_end=887
-  _globals['_COORDINATOREXECINPUT']._serialized_start=890
-  _globals['_COORDINATOREXECINPUT']._serialized_end=1082
-  _globals['_COORDINATOREXECINPUT_START']._serialized_start=1000
-  _globals['_COORDINATOREXECINPUT_START']._serialized_end=1073
-  _globals['_COORDINATOREXECOUTPUT']._serialized_start=1084
-  _globals['_COORDINATOREXECOUTPUT']._serialized_end=1171
-  _globals['_COORDINATOR']._serialized_start=1174
-  _globals['_COORDINATOR']._serialized_end=1991
+  _globals['_UPREQUEST']._serialized_end=336
+  _globals['_NAMEREQUEST']._serialized_start=338
+  _globals['_NAMEREQUEST']._serialized_end=417
+  _globals['_HANDOVERREQUEST']._serialized_start=419
+  _globals['_HANDOVERREQUEST']._serialized_end=448
+  _globals['_CREDENTIALSREQUEST']._serialized_start=450
+  _globals['_CREDENTIALSREQUEST']._serialized_end=516
+  _globals['_NATBOXSTATUSREQUEST']._serialized_start=518
+  _globals['_NATBOXSTATUSREQUEST']._serialized_end=555
+  _globals['_EXPLAINREQUEST']._serialized_start=557
+  _globals['_EXPLAINREQUEST']._serialized_end=636
+  _globals['_DOCUMENT']._serialized_start=638
+  _globals['_DOCUMENT']._serialized_end=662
+  _globals['_EVENT']._serialized_start=665
+  _globals['_EVENT']._serialized_end=919
+  _globals['_EVENT_STATE']._serialized_start=805
+  _globals['_EVENT_STATE']._serialized_end=919
+  _globals['_COORDINATOREXECINPUT']._serialized_start=922
+  _globals['_COORDINATOREXECINPUT']._serialized_end=1114
+  _globals['_COORDINATOREXECINPUT_START']._serialized_start=1032
+  _globals['_COORDINATOREXECINPUT_START']._serialized_end=1105
+  _globals['_COORDINATOREXECOUTPUT']._serialized_start=1116
+  _globals['_COORDINATOREXECOUTPUT']._serialized_end=1203
+  _globals['_COORDINATOR']._serialized_start=1206
+  _globals['_COORDINATOR']._serialized_end=2023
 # @@protoc_insertion_point(module_scope)

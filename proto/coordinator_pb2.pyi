@@ -27,22 +27,26 @@ class FileRequest(_message.Message):
     def __init__(self, content: _Optional[bytes] = ..., file_name: _Optional[str] = ..., name: _Optional[str] = ..., distributions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class UpRequest(_message.Message):
-    __slots__ = ("file", "remove", "restart")
+    __slots__ = ("file", "remove", "restart", "forget")
     FILE_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELD_NUMBER: _ClassVar[int]
     RESTART_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     file: FileRequest
     remove: bool
     restart: bool
-    def __init__(self, file: _Optional[_Union[FileRequest, _Mapping]] = ..., remove: bool = ..., restart: bool = ...) -> None: ...
+    forget: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[_Union[FileRequest, _Mapping]] = ..., remove: bool = ..., restart: bool = ..., forget: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NameRequest(_message.Message):
-    __slots__ = ("name", "file")
+    __slots__ = ("name", "file", "forget")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     name: str
     file: FileRequest
-    def __init__(self, name: _Optional[str] = ..., file: _Optional[_Union[FileRequest, _Mapping]] = ...) -> None: ...
+    forget: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[_Union[FileRequest, _Mapping]] = ..., forget: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HandOverRequest(_message.Message):
     __slots__ = ("to",)

@@ -11,7 +11,15 @@ import click
 from coordinator.cli.client import Coordinator
 from coordinator.cli.natbox import show_alarm, show_drops, show_share
 from coordinator.cli.options import JSON, NAME, with_coordinator
-from coordinator.cli.output import Document, print_document, print_table, show_bytes, show_seconds, show_size
+from coordinator.cli.output import (
+    Document,
+    print_document,
+    print_table,
+    show_behind,
+    show_bytes,
+    show_seconds,
+    show_size,
+)
 from coordinator.cli.progress import follow, parse_document
 from coordinator.reach import make_matrix
 from proto import coordinator_pb2 as pb
@@ -33,7 +41,7 @@ def status(coordinator: Coordinator, name: str, as_json: bool) -> None:
       absent     there is no such cluster
       deploying  `caas up` is at work, or was interrupted
       up         everything runs, and nova lists every compute as up
-      degraded   something that should run does not
+      degraded   something that should run does not, or waits for a host that is away
       failed     the last `caas up` failed
 
     \b
@@ -100,6 +108,7 @@ def _show_cluster(document: Document) -> None:
     if natbox := document.get("natbox"):
         click.echo()
         _show_natbox(natbox)
+    show_behind(document.get("behind", {}))
     show_drift(document.get("drift", ())[-DRIFT_SHOWN:])
     nova = document.get("nova") or {}
     if services := nova.get("services"):

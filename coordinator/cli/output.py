@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from proto.errors import CaasError
 Document = dict[str, Any]
 #: Python indents twenty times slower than it writes lines: 200 MB would take longer than all that leads to them.
 INDENTED_MAX = 1_000_000
+#: Things that wait for one host; --json has them all.
+PENDING_SHOWN = 8
 
 
 def print_document(document: Document) -> None:
@@ -40,6 +43,20 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], *, indent
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(indent + line.rstrip())
+
+
+def show_behind(behind: Mapping[str, Document]) -> None:
+    """Who is behind: how far, since when and why, and what waits for it."""
+    if behind:
+        click.echo("\nbehind:")
+    for host, one in behind.items():
+        since = datetime.datetime.fromtimestamp(one["since"]).isoformat(" ", "seconds")
+        has = f"generation {one['generation']}" if one["generation"] else "no generation"
+        wanted = "nothing" if one["leaving"] else str(one["wanted"])
+        click.echo(f"  {host}: {has}, {wanted} wanted, since {since}: {one['why']}")
+        if pending := one["pending"]:
+            more = f" and {len(pending) - PENDING_SHOWN} more" if len(pending) > PENDING_SHOWN else ""
+            click.echo(f"    pending: {', '.join(pending[:PENDING_SHOWN])}{more}")
 
 
 def show_size(count: int) -> str:

@@ -18,7 +18,7 @@ from coordinator.cli.options import (
     choose_distributions,
     with_coordinator,
 )
-from coordinator.cli.output import Document, print_document, print_error, print_table, show_seconds
+from coordinator.cli.output import Document, print_document, print_error, print_table, show_behind, show_seconds
 from coordinator.cli.progress import Outcome, follow, parse_document
 from coordinator.config import Surroundings, load_bytes, read_bytes
 from proto import coordinator_pb2 as pb
@@ -26,6 +26,12 @@ from proto.errors import CaasError, Code
 
 REMOVE = click.option("--remove", is_flag=True, help="Allow removing what the file no longer has.")
 RESTART = click.option("--restart", is_flag=True, help="Allow restarting containers that a change needs.")
+FORGET = click.option(
+    "--forget",
+    multiple=True,
+    metavar="HOST",
+    help="Give up HOST, which does not answer: it is not waited for, and what it has of the cluster stays there.",
+)
 
 
 @click.command(short_help="Say what `up` would do; change nothing.")
@@ -46,7 +52,7 @@ def plan(
     """Print the pending work for the cluster file FILE: what each host and NATBox would change, and nova's steps.
 
     Every host is asked and nothing is changed. Removals and restarts are in it, so that they can be read before
-    `caas up` is given --remove or --restart.
+    `caas up` is given --remove or --restart. Hosts that are away are listed with what can be told without them.
 
     \b
     Example:
@@ -55,7 +61,7 @@ def plan(
     \b
     Exit status:
       0  done, whether or not there is pending work
-      1  a host does not answer, or cannot do it
+      1  a host cannot do it, or is away and was never asked
       2  the file or the call is wrong
     """
     request = _make_request(file, name, choose_distributions(distributions, config))
@@ -68,7 +74,7 @@ def plan(
 
 
 def _show_plan(document: Document) -> None:
-    if not any(document.get(key) for key in ("hosts", "natbox", "steps")):
+    if not any(document.get(key) for key in ("hosts", "natbox", "steps", "behind")):
         click.echo("nothing to do")
         return
     for where, actions in [
@@ -84,6 +90,7 @@ def _show_plan(document: Document) -> None:
         for step in document["steps"]:
             after = f"  after {', '.join(step['needs'])}" if step["needs"] else ""
             click.echo(f"  {step['id']}{after}")
+    show_behind(document.get("behind", {}))
 
 
 @click.command(short_help="Make a cluster as its file says.")
@@ -93,6 +100,7 @@ def _show_plan(document: Document) -> None:
 @CONFIG
 @REMOVE
 @RESTART
+@FORGET
 @with_coordinator
 def up(
     coordinator: Coordinator,
@@ -102,6 +110,7 @@ def up(
     config: Path | None,
     remove: bool,
     restart: bool,
+    forget: tuple[str, ...],
 ) -> None:
     """Bring the cluster of FILE up, or make a running one as the file says now.
 
@@ -113,6 +122,10 @@ def up(
     It never asks. What would remove or restart something that runs is refused with the list, unless --remove or
     --restart allows it. Running containers are never moved or renumbered.
 
+    A host that the cluster is on and that does not answer is left out: everything is done for the others, and the
+    coordinator does the rest by itself when the host is back. `caas status` says who is behind, and by what. A host
+    that will not come back is taken out of the file; then it is given up with --forget.
+
     \b
     Example:
       caas up examples/demo.yaml
@@ -120,15 +133,17 @@ def up(
 
     \b
     Exit status:
-      0    the cluster is as the file says
+      0    the cluster is as the file says, or will be when hosts are back that are away: the last line names them
       1    it failed, or a host refused before anything was changed
       2    the file or the call is wrong, or it would remove or restart something
       130  interrupted; the same command goes on from there
     """
     request = _make_request(file, name, choose_distributions(distributions, config))
     request.remove, request.restart = remove, restart
+    request.forget.extend(forget)
     cluster = request.file.name
     words = "".join(f" --distribution {word}" for word in distributions)
+    words += "".join(f" --forget {host}" for host in forget)
     again = f"caas up {file}{words}{' --remove' if remove else ''}{' --restart' if restart else ''}"
     outcome = _work(coordinator.up(request), again)
     _show_summary(cluster, outcome)
@@ -168,25 +183,45 @@ def _show_summary(cluster: str, outcome: Outcome) -> None:
     document = parse_document(outcome)
     computes = document.get("computes_up")
     state = f", {computes} compute{'' if computes == 1 else 's'} up" if computes is not None else ""
-    if not document.get("steps") and not any(document.get("writes", {}).values()):
+    if not any((document.get("steps"), document.get("behind"), *document.get("writes", {}).values())):
         click.echo(f"{cluster}: nothing to do{state} ({show_seconds(outcome.seconds)})")
     else:
         click.echo(f"{cluster}: done{state}\n")
         phases: dict[str, float] = document.get("phases") or outcome.phases
         rows = [(phase, show_seconds(seconds)) for phase, seconds in phases.items()]
         print_table(("PHASE", "TIME"), [*rows, ("in all", show_seconds(outcome.seconds))], indent="  ")
+    behind = document.get("behind", {})
+    show_behind(behind)
     click.echo(f"\nLook around:\n  caas status {cluster}\n  caas openstack {cluster} -- server list --all-projects")
+    if behind:
+        click.echo(
+            f"\n{cluster}: degraded: {_name(behind)}; done by itself when back, `caas status {cluster}` says how far"
+        )
+
+
+def _name(behind: Mapping[str, Document]) -> str:
+    hosts = ", ".join(behind)
+    return f"{hosts} {'is' if len(behind) == 1 else 'are'} away or behind"
 
 
 @click.command(short_help="Remove a cluster.")
 @NAME
 @DISTRIBUTION
 @CONFIG
+@FORGET
 @with_coordinator
-def down(coordinator: Coordinator, name: str, distributions: tuple[str, ...], config: Path | None) -> None:
+def down(
+    coordinator: Coordinator,
+    name: str,
+    distributions: tuple[str, ...],
+    config: Path | None,
+    forget: tuple[str, ...],
+) -> None:
     """Remove the cluster NAME: its containers with all their data, its links, and its table at NATBox.
 
     What does not carry the cluster's mark stays. A cluster that is not there is removed already: that is no failure.
+    From a host that does not answer it is removed when the host is back, by the coordinator itself; `caas status` names
+    it until then. One that will not come back is given up with --forget.
 
     In place of NAME a cluster file (with a '.' or '/' in its name) may be given: then the hosts that it names are
     asked as well, whether or not the coordinator knows the cluster.
@@ -195,19 +230,26 @@ def down(coordinator: Coordinator, name: str, distributions: tuple[str, ...], co
     Example:
       caas down demo
       caas down examples/demo.yaml
+      caas down demo --forget host2
 
     \b
     Exit status:
-      0    it is gone, or was not there
+      0    it is gone, was not there, or will be gone when hosts are back that are away: they are named
       1    something could not be removed; the same command goes on
       130  interrupted; the same command goes on from there
     """
     try:
-        outcome = _work(coordinator.down(_make_down_request(name, distributions, config)), f"caas down {name}")
+        request = _make_down_request(name, distributions, config)
+        request.forget.extend(forget)
+        words = "".join(f" --forget {host}" for host in forget)
+        outcome = _work(coordinator.down(request), f"caas down {name}{words}")
     except CaasError as error:
         if error.code is not Code.NOT_FOUND:
             raise
         print_error(CaasError(error.code, error.message).about("nothing to remove"))
         return
-    if outcome.done:
+    if behind := parse_document(outcome).get("behind"):
+        show_behind(behind)
+        click.echo(f"\n{name}: {_name(behind)}; removed there when back, `caas status {name}` names it until then")
+    elif outcome.done:
         click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")

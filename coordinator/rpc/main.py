@@ -70,6 +70,7 @@ async def _serve(options: argparse.Namespace) -> None:
         await server.start()
     options.socket.chmod(int(options.socket_mode, 8))
     log.info("serves on %s%s", options.socket, f" and {options.listen}" if options.listen else "")
+    service.start()
     async with serving():
         await ended.wait()
     await service.stop()

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from coordinator import access, bringup, checks, doctor, natboxes, status, teardown
+from coordinator.catching_up import CatchingUp
+from coordinator.claims import Claims
 from coordinator.compiling import compile_cluster, to_document
 from coordinator.config import Settings
 from coordinator.conflicts import check_conflicts
@@ -18,7 +20,7 @@ from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto import coordinator_pb2_grpc
-from proto.errors import CaasError, Code, invalid
+from proto.errors import invalid
 
 Work = Callable[[Progress], Coroutine[Any, Any, dict[str, Any]]]
 
@@ -30,7 +32,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         self._journal = journal
         self._fleet = fleet
         self._settings = settings
-        self._busy: dict[str, str] = {}
+        self._claims = Claims()
+        self._catching_up = CatchingUp(fleet, journal, self._claims)
         self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
@@ -69,10 +72,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
 
     async def Up(self, request: pb.UpRequest, context: Any) -> AsyncIterator[pb.Event]:
         reading = await read_request(self._settings, request.file)
-        allowed = {"remove": request.remove, "restart": request.restart}
 
         async def work(progress: Progress) -> dict[str, Any]:
-            return await bringup.up(self._fleet, self._journal, reading, progress, **allowed)
+            return await bringup.up(
+                self._fleet,
+                self._journal,
+                reading,
+                progress,
+                remove=request.remove,
+                restart=request.restart,
+                forget=request.forget,
+            )
 
         async for event in self._alone(reading.file.name, "up", work):
             yield event
@@ -82,7 +92,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         name = file.name if file else _named(request)
 
         async def work(progress: Progress) -> dict[str, Any]:
-            return await teardown.down(self._fleet, self._journal, name, progress, file)
+            return await teardown.down(self._fleet, self._journal, name, progress, file, forget=request.forget)
 
         async for event in self._alone(name, "down", work):
             yield event
@@ -117,20 +127,15 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         async for output in access.execute(self._fleet, self._journal, first.start, data()):
             yield output
 
-    def _claim(self, name: str, what: str) -> None:
-        """One change of a cluster at a time; BUSY names the one under way."""
-        if other := self._busy.get(name):
-            raise CaasError(
-                Code.BUSY,
-                f"{name}: another `caas {other}` of it is under way",
-                hint="wait for it, or interrupt it",
-            )
-        self._busy[name] = what
-
     async def _alone(self, name: str, what: str, work: Work) -> AsyncIterator[pb.Event]:
-        self._claim(name, what)
+        await self._claims.take(name, what)
+
+        def release() -> None:
+            self._claims.release(name)
+            self._catching_up.look(name)
+
         # Released by the work's own end, not by this generator's: a caller that leaves ends the generator first.
-        async for event in self._events(name, work, at_end=lambda: self._busy.pop(name, None)):
+        async for event in self._events(name, work, at_end=release):
             yield event
 
     async def _events(
@@ -155,12 +160,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         finally:
             task.cancel()
 
+    def start(self) -> None:
+        """Go on with what waits for hosts that were away."""
+        self._catching_up.look()
+
     async def stop(self) -> None:
         """Interrupt what is under way, and wait until it has written how it ended."""
         tasks = list(self._under_way)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._catching_up.stop()
 
 
 def _document(value: dict[str, Any]) -> pb.Document:

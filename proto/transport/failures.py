@@ -76,7 +76,8 @@ def error_from_rpc(failure: grpc.aio.AioRpcError, peer: str) -> CaasError:
                 log.warning("%s: an error detail that cannot be read: %r", peer, value)
     text = failure.details() or failure.code().name
     match failure.code():
-        case grpc.StatusCode.UNAVAILABLE:
+        # A server that ends cancels what is under way; where this side does, grpc raises CancelledError.
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return CaasError(
                 Code.UNREACHABLE, f"{peer}: {text}", hint=f"is {peer} up, its caas process running, its address right?"
             )

@@ -124,14 +124,19 @@ class FakeFleet:
             trunk = ForeignLink(name="eth1", kind="veth", mtu=1500, up=True)
             kernel, containers = FakeKernel(foreign=[trunk]), FakeContainers()
             self.kernels[name], self.containers[name] = kernel, containers
-            host = Host(name, kernel, containers, SavedStates(self.folder / name))
-            server = Server(allowed=None)
-            self.looks[name] = FakeLook()
-            service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]
-            agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
-            server.listen_unix(str(self.folder / f"{name}.sock"))
-            await server.start()
-            self._servers[name] = server
+            await self.start_agent(name)
+
+    async def start_agent(self, name: str) -> None:
+        """The agent of a host that is there already, with what it has saved."""
+        kernel, containers = self.kernels[name], self.containers[name]
+        host = Host(name, kernel, containers, SavedStates(self.folder / name))
+        server = Server(allowed=None)
+        self.looks[name] = FakeLook()
+        service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]
+        agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
+        server.listen_unix(str(self.folder / f"{name}.sock"))
+        await server.start()
+        self._servers[name] = server
 
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))

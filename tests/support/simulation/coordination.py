@@ -10,6 +10,8 @@ from random import Random
 from typing import Any
 
 from coordinator import bringup, teardown
+from coordinator.catching_up import CatchingUp
+from coordinator.claims import Claims
 from coordinator.config import Surroundings, load_bytes
 from coordinator.fleet import AgentClient, NatBoxClient
 from coordinator.journal import Journal
@@ -66,8 +68,14 @@ class Coordinator:
         self._fleet, self._tell = fleet, tell
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_running = True
+        self._claims = Claims()
+        self._catching_up = CatchingUp(fleet, self.journal, self._claims)  # type: ignore[arg-type]
         #: Writes left until it dies; None: never.
         self.fuse: int | None = None
+
+    def start(self) -> None:
+        """Go on with what waits for hosts that were away."""
+        self._catching_up.look()
 
     def _before_write(self, sql: str) -> None:
         if self.is_running and self.fuse is not None:
@@ -81,7 +89,8 @@ class Coordinator:
     def kill(self) -> None:
         """kill -9."""
         self.is_running = False
-        for task in self._tasks:
+        self._catching_up._is_stopped = True
+        for task in (*self._tasks, *self._catching_up._tasks.values()):
             task.cancel()
 
     async def close(self) -> None:
@@ -90,6 +99,7 @@ class Coordinator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._catching_up.stop()
         self._connection.close()
 
     async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -111,14 +121,31 @@ class Coordinator:
     async def up(self, text: str) -> dict[str, Any]:
         """`caas up FILE --remove --restart`."""
         reading = read(text)
-        progress = Progress(reading.file.name, self.journal, _ignore, run="run")
-        return await bringup.up(self._fleet, self.journal, reading, progress, remove=True, restart=True)  # type: ignore[arg-type]
+        name = reading.file.name
+        progress = Progress(name, self.journal, _ignore, run="run")
+        work = bringup.up(self._fleet, self.journal, reading, progress, remove=True, restart=True)  # type: ignore[arg-type]
+        return await self._alone(name, "up", work)
 
-    async def down(self, name: str, text: str = "") -> dict[str, object]:
+    async def down(self, name: str, text: str = "") -> dict[str, Any]:
         """`caas down NAME`, or `caas down FILE`."""
         progress = Progress(name, self.journal, _ignore, run="run")
         file = read(text).file if text else None
-        return await teardown.down(self._fleet, self.journal, name, progress, file)  # type: ignore[arg-type]
+        work = teardown.down(self._fleet, self.journal, name, progress, file)  # type: ignore[arg-type]
+        return await self._alone(name, "down", work)
+
+    async def _alone(self, name: str, what: str, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """As coordinator.rpc.service does it."""
+        try:
+            await self._claims.take(name, what)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return await work
+        finally:
+            self._claims.release(name)
+            if self.is_running:
+                self._catching_up.look(name)
 
 
 @functools.lru_cache(1000)

@@ -111,6 +111,17 @@ def find_doubles(hosts: Iterable[HostMachine]) -> list[str]:
     return found
 
 
+def find_of(cluster: str, hosts: Iterable[HostMachine]) -> list[str]:
+    """What of *cluster* is on any of *hosts*: its containers, and links with its mark."""
+    found = []
+    for machine in hosts:
+        found += [f"{machine.name}: {name}" for name in machine.containers.containers if name.startswith(f"{cluster}.")]
+        for (kind, name), thing in machine.kernel.things.items():
+            if hasattr(thing, "mark") and thing.mark.cluster == cluster:
+                found.append(f"{machine.name}: {kind} {name}")
+    return found
+
+
 def find_left(hosts: Iterable[HostMachine], natbox: GatewayMachine | None) -> list[str]:
     """What is there where nothing should be."""
     found = []

@@ -18,7 +18,8 @@ from unittest import mock
 import agent.core.apply
 import agent.rpc.service
 import natbox.service
-from coordinator import bringup
+from coordinator import bringup, preparing
+from coordinator.fleet import CHANGE
 from coordinator.keepsake import KeepSecrets
 from coordinator.known import keeper_of
 from proto.errors import CaasError
@@ -33,6 +34,9 @@ from tests.support.simulation.network import LATE, Weather
 T = TypeVar("T")
 #: Virtual seconds in which things break.
 STORM = 90.0
+#: After so many virtual seconds nothing waits any more for a host that is back: a lost call has been given up, and the
+#: longest pause is over.
+CAUGHT_UP = CHANGE + 100.0
 MEMORY = Path("/dev/shm")
 
 
@@ -76,7 +80,9 @@ class Simulation:
             make_draft(random, f"k{index}", index, names, has_natbox=self.natbox is not None)
             for index in range(random.choice((1, 1, 2, 2, 3)))
         ]
-        self.collided = False
+        self.collided = self._journals_lost = False
+        #: What each cluster is to be, since its last command was accepted; None: nothing. Without one: who knows.
+        self.accepted: dict[str, Draft | None] = {}
         self.coordinator = self._make_coordinator()
 
     def tell(self, line: str) -> None:
@@ -90,6 +96,8 @@ class Simulation:
         await self.coordinator.close()
         self._journals += journal_lost
         self.coordinator = self._make_coordinator()
+        self.coordinator.start()
+        self._journals_lost |= journal_lost
         self.tell(f"coordinator: a new one{', without a journal' if journal_lost else ''}")
 
     async def run(self) -> None:
@@ -98,6 +106,8 @@ class Simulation:
         try:
             await asyncio.gather(self._storm(), *(self._user(number) for number in range(len(self.drafts))))
             await self._heal()
+            if self.random.random() < 0.4:
+                await self._absence()
             await self._judge()
         finally:
             await self.coordinator.close()
@@ -117,11 +127,17 @@ class Simulation:
                 draft = collide(random, draft, self.drafts[number - 1])
                 self.collided = True
             patience = random.uniform(0.05, 5) if random.random() < 0.15 else 700.0
+            self.accepted.pop(name, None)
+            wanted: Draft | None
             if random.random() < 0.2:
-                await self._try(f"down {name}", lambda name=name: self.coordinator.down(name), patience)  # type: ignore[misc]
+                failure = await self._try(f"down {name}", lambda name=name: self.coordinator.down(name), patience)  # type: ignore[misc]
+                wanted = None
             else:
                 text = draft.text()
-                await self._try(f"up {name}", lambda text=text: self.coordinator.up(text), patience)  # type: ignore[misc]
+                failure = await self._try(f"up {name}", lambda text=text: self.coordinator.up(text), patience)  # type: ignore[misc]
+                wanted = draft
+            if failure is None:
+                self.accepted[name] = wanted
 
     async def _try(self, what: str, work: Callable[[], Any], patience: float) -> BaseException | None:
         """A command, which may fail: somebody interrupts it after *patience* seconds."""
@@ -185,6 +201,54 @@ class Simulation:
             await self.restart_coordinator()
         if self.random.random() < 0.5:
             await asyncio.sleep(LATE)
+        if self.random.random() < 0.5:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Nobody says anything: what was accepted while hosts were away is there after a while."""
+        await asyncio.sleep(CAUGHT_UP)
+        for name, draft in self.accepted.items():
+            if self.collided or self._journals_lost:
+                continue  # what another has stays, and what was forgotten with a journal
+            self._blame(judge.find_unlike(draft, self.hosts) if draft else [], f"{name}: not caught up")
+            if draft is None:
+                left = [*judge.find_of(name, self.hosts.values()), *self.coordinator.journal.holders(name)]
+                self._blame(left, f"{name}: not caught up with its removal")
+            if name in self.coordinator.journal.unfinished():
+                behind = self.coordinator.journal.behind(name)
+                self._blame([f"waits: {behind}"], name)
+
+    async def _absence(self) -> None:
+        """Some are away, and every change is accepted all the same; then they are back, and nobody says anything."""
+        if self.collided:  # what another has of one's own has to go first
+            await self._all([self._up(draft) for draft in self.drafts])
+        for draft in self.drafts:
+            await self._follow(draft, await self._up(draft))
+        random = self.random
+        gone = random.sample(sorted(self.machines), random.randint(1, len(self.machines)))
+        for name in gone:
+            self.machines[name].away = True
+        self.tell(f"away: {', '.join(gone)}")
+        for number, draft in enumerate(self.drafts):
+            if random.random() < 0.3:
+                await self._must(f"down {draft.name}", lambda name=draft.name: self.coordinator.down(name))  # type: ignore[misc]
+                self.accepted[draft.name] = None
+                continue
+            self.drafts[number] = draft = change(random, draft, may_leave=not self.journal_may_go)
+            await self._must(f"up {draft.name}", lambda draft=draft: self.coordinator.up(draft.text()))  # type: ignore[misc]
+            self.accepted[draft.name] = draft
+        if random.random() < 0.3:
+            self.coordinator.kill()
+            await self.restart_coordinator()
+        for name in gone:
+            machine = self.machines[name]
+            if random.random() < 0.3:
+                machine.lose_power()
+            machine.away = False
+            machine.start()
+        self.collided = self._journals_lost = False
+        self.tell("all are back")
+        await self._catch_up()
 
     async def _judge(self) -> None:
         """The last command of each cluster, once: it has to work. Then everything is removed."""
@@ -213,15 +277,9 @@ class Simulation:
         return await self._try(f"last up {draft.name}", lambda: self.coordinator.up(draft.text()), 700)
 
     async def _follow(self, draft: Draft, failure: BaseException | None) -> None:
-        """Do what the *failure* says, where it is one that may be.
-
-        Two clusters whose first networks come to one host in the same moment both choose lxcbr0: the second to come
-        is refused, and the same command again chooses another.
-        """
+        """Do what the *failure* says, where it is one that may be."""
         if isinstance(failure, CaasError) and "caas down FILE" in failure.hint:
             await self._must(f"down {draft.name}", lambda: self.coordinator.down(draft.name, draft.text()))
-            failure = await self._up(draft)
-        if isinstance(failure, CaasError) and "want it differently" in failure.message:
             failure = await self._up(draft)
         if failure is not None:
             self._blame([_line(failure)], f"last up {draft.name}")
@@ -281,7 +339,7 @@ def surroundings(has_nova: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.object(agent.rpc.service, "read_nameservers", tuple))
         stack.enter_context(mock.patch.object(agent.rpc.service, "_memory_available", return_value=1 << 34))
         if not has_nova:
-            stack.enter_context(mock.patch.object(bringup, "make_cluster_steps", _secrets_only))
+            stack.enter_context(mock.patch.object(preparing, "make_cluster_steps", _secrets_only))
             stack.enter_context(mock.patch.object(bringup, "nova_status", _no_nova))
         if gc.isenabled():  # most of what it looks at lives on: a third of the time
             gc.disable()

@@ -13,8 +13,8 @@ from coordinator.compiling import compile_cluster
 from coordinator.config import ClusterFile, ConfigError, Settings, load_bytes
 from coordinator.conflicts import check_conflicts
 from coordinator.journal import Journal, Record
+from coordinator.known import holders_of
 from coordinator.rpc.service import CoordinatorService
-from coordinator.teardown import holders_of
 from proto import coordinator_pb2 as pb
 from proto.errors import Code
 from proto.wire import gateway_table_to_wire

@@ -15,6 +15,7 @@ import agent.core.apply
 import agent.host
 import coordinator.compiling.allocate
 from agent.host import Host
+from coordinator.catching_up import CatchingUp
 from proto.model import Cost, HostState
 from proto.removals import Removals
 from tests.support.simulation.many_hosts import converge
@@ -81,6 +82,10 @@ def _leaves_as_is(self: Host) -> None:
     return None
 
 
+def _looks_after_nobody(self: CatchingUp, again: str = "") -> None:
+    return None
+
+
 BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "generation": (Host, "_check", _never_check, "goes back from generation"),
     "late apply": (Removals, "check_apply", _takes_all, "comes back at generation"),
@@ -89,6 +94,7 @@ BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "unowned": (agent.core.apply, "scope", _everything, " of k"),
     "converges": (agent.core.apply, "make_plan", _plans_nothing, "are wanted"),
     "left": (Host, "destroy", _forgets_only, "left after down"),
+    "catches up": (CatchingUp, "look", _looks_after_nobody, "waits: {"),
     "restore": (Host, "restore", _leaves_as_is, "not restored"),
 }
 
