@@ -96,14 +96,12 @@ def read_tree(data: bytes, report: Report) -> Node | None:
     text = decode_text(data, report)
     if text is None:
         return None
-    before = len(report.problems)
     try:
         return _read_text(text, report, pure=False)
     except MarkedYAMLError as exc:
         if exc.problem != _COLON:
             _report_syntax(exc, text, report)
             return None
-    del report.problems[before:]
     try:
         return _read_text(text, report, pure=True)
     except MarkedYAMLError as exc:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
 from coordinator.compiling import Facts, HostFacts, compile_cluster
-from coordinator.config import ClusterFile, ConfigError, PublishedApi, PublishedPort, load_bytes
+from coordinator.config import ClusterFile, ConfigError, PublishedApi, PublishedPort, load_bytes, load_file
 from coordinator.config.cluster import VlanNetwork
 from coordinator.nova.urls import PORTS, PUBLIC_APIS
 from proto.model import Limits, OwnAddress, Publication
@@ -23,9 +24,10 @@ containers:
   control: {host: host1, network: cluster, address: 192.168.10.50, roles: [controller, compute]}
 """
 EXTERNAL = HEAD.replace("10.1}", "10.1, external: 203.0.113.7}")
+UPLINK = IPv4Address("203.0.113.1")
 SEEN = Facts(
     hosts={"host1": HostFacts(links={"eth1": 1500})},
-    natbox=HostFacts(links={"eth1": 1500}, uplink=(IPv4Address("203.0.113.1"), IPv4Address("203.0.113.7"))),
+    natbox=HostFacts(links={"eth1": 1500}, uplink=(UPLINK, IPv4Address("203.0.113.7"))),
 )
 
 
@@ -98,6 +100,14 @@ def test_the_api_is_five_publications_at_its_usual_ports_or_from_the_first_on() 
     assert PUBLIC_APIS == ("keystone", "glance", "placement", "nova-api", "neutron"), "docs/cluster-file.md says so"
 
 
+def test_the_example_is_right() -> None:
+    file = load_file(str(Path(__file__).parents[4] / "examples/published.yaml"))
+    table = compile_cluster(file).natbox
+    assert table is not None
+    assert len(table.gateways[0].publications) == len(PUBLIC_APIS) + 1
+    assert len(table.gateways[0].own_addresses) == 1
+
+
 def test_networks_limits() -> None:
     network = _read(HEAD.replace("10.1}", "10.1, limits: {connections: 9}}")).networks["cluster"]
     assert isinstance(network, VlanNetwork)
@@ -132,8 +142,9 @@ def test_where_the_api_is_seen() -> None:
     assert compile_cluster(_read(HEAD + "publish: api")).publics == {}, "nobody was asked for the uplink's address"
     found = compile_cluster(_read(HEAD + "publish: {api: 18000}"), SEEN).publics
     assert (found["keystone"], found["nova-api"]) == ("203.0.113.1:18000", "203.0.113.1:18003")
-    found = compile_cluster(_read(EXTERNAL + "publish: api")).publics
-    assert (found["keystone"], found["neutron"]) == ("203.0.113.7:5000", "203.0.113.7:9696")
+    for facts in (None, Facts(hosts=SEEN.hosts, natbox=HostFacts(links={"eth1": 1500}, uplink=(UPLINK,)))):
+        found = compile_cluster(_read(EXTERNAL + "publish: api"), facts).publics
+        assert (found["keystone"], found["neutron"]) == ("203.0.113.7:5000", "203.0.113.7:9696")
 
 
 def test_what_the_uplink_has_is_nobodys_own() -> None:
