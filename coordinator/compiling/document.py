@@ -14,11 +14,9 @@ def to_document(compiled: Compiled) -> dict[str, Any]:
     """*compiled* as plain dicts, lists, numbers and text. Keys and items are in a stable order."""
     writer = _Writer(compiled)
     gateways = compiled.natbox.gateways if compiled.natbox else ()
-    names = {
-        container.nic.address.ip: container.hostname
-        for host in compiled.hosts.values()
-        for container in host.state.containers
-    }
+    published = any(gateway.publications or gateway.own_addresses for gateway in gateways)
+    states = [host.state for host in compiled.hosts.values()] if published else []
+    names = {container.nic.address.ip: container.hostname for state in states for container in state.containers}
     return {
         "cluster": compiled.cluster,
         "hosts": {name: writer.host(host.state) for name, host in compiled.hosts.items()},
