@@ -136,13 +136,13 @@ def find_lags(
     """Who is behind *now* (seconds since 1970), and who was so *before*: who was away, whom the sending *lost*, and
     where the steps *left* out have their containers."""
     file, found = prepared.file, prepared.survey
-    steps = prepared.make_all_steps()
-    is_settled = prepared.record.state in ("up", "degraded")
     reasons = {**found.away, **lost}
     for step, why in left.items():
         container = step.rpartition(":")[2]
         if container in file.containers:
             reasons.setdefault(file.containers[container].host, why)
+    steps = prepared.make_all_steps() if reasons else ()
+    is_settled = prepared.record.state in ("up", "degraded")
     lags = {}
     for holder, why in reasons.items():
         actions = prepared.assumed.get(holder, ()) or prepared.actions.get(holder.removeprefix(":"), ())

@@ -106,16 +106,15 @@ async def _bring(fleet: Fleet, journal: Journal, reading: Reading, progress: Pro
     while True:
         prepared, pending = await _look(fleet, journal, reading, progress, leave)
         phases.end("look")
-        chosen = at_generation(prepared.compiled, 1)
         for before, conflict in tried:
-            if before == chosen:
+            if at_generation(before, 1) == at_generation(prepared.compiled, 1):
                 raise conflict
         try:
             return await _carry_out(journal, prepared, pending, progress, phases, leave)
         except CaasError as exc:
             if exc.code is not Code.CONFLICT or len(tried) + 1 == TRIES:
                 raise
-            tried.append((chosen, exc))
+            tried.append((prepared.compiled, exc))
 
 
 async def _look(

@@ -18,7 +18,7 @@ NATBOX = "natbox"
 
 async def check_lacks(survey: Survey, compiled: Compiled) -> None:
     """Ask every host that is there whether it can do what is wanted of it. UNSUPPORTED names each lack and its mend."""
-    names = [name for name in compiled.hosts if name in survey.present]
+    names = [name for name in compiled.hosts if not survey.hosts[name].away]
     probes = [survey.hosts[name].agent.probe(compiled.hosts[name]) for name in names]
     natbox = survey.natbox if not survey.natbox_away else None
     replies = await gather_all(probes, *([natbox.probe(compiled.natbox)] if natbox else []))

@@ -50,7 +50,7 @@ class Prepared:
     @property
     def host_names(self) -> tuple[str, ...]:
         """Those that something has to be sent to: pending actions, or an older generation. None that is away."""
-        names = (name for name in self.compiled.hosts if name in self.survey.present)
+        names = (name for name in self.compiled.hosts if not self.survey.hosts[name].away)
         return tuple(name for name in names if self.actions.get(name) or name in self.behind)
 
     @property

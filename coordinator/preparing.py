@@ -162,7 +162,7 @@ async def _new_record(file: ClusterFile, found: Survey, api_shell: AgentShell) -
 
 
 async def _plan(found: Survey, compiled: Compiled) -> dict[str, Sequence[types_pb2.Action]]:
-    names = [name for name in compiled.hosts if name in found.present]
+    names = [name for name in compiled.hosts if not found.hosts[name].away]
     plans = [found.hosts[name].agent.plan(compiled.hosts[name]) for name in names]
     if found.natbox is not None and compiled.natbox is not None and not found.natbox_away:
         names.append(NATBOX)
@@ -173,7 +173,7 @@ async def _plan(found: Survey, compiled: Compiled) -> dict[str, Sequence[types_p
 def _behind(found: Survey, compiled: Compiled) -> tuple[str, ...]:
     """Who does not have this generation yet."""
     wanted = generation_of(compiled)
-    hosts = [name for name in compiled.hosts if name in found.present]
+    hosts = [name for name in compiled.hosts if not found.hosts[name].away]
     names = [name for name in hosts if found.hosts[name].probe.generations.get(found.cluster) != wanted]
     if (
         found.natbox_probe is not None

@@ -186,7 +186,8 @@ def _show_summary(cluster: str, outcome: Outcome) -> None:
     if not any((document.get("steps"), document.get("behind"), *document.get("writes", {}).values())):
         click.echo(f"{cluster}: nothing to do{state} ({show_seconds(outcome.seconds)})")
     else:
-        click.echo(f"{cluster}: done{state}\n")
+        but = f", but for {', '.join(document['behind'])}" if document.get("behind") else ""
+        click.echo(f"{cluster}: done{but}{state}\n")
         phases: dict[str, float] = document.get("phases") or outcome.phases
         rows = [(phase, show_seconds(seconds)) for phase, seconds in phases.items()]
         print_table(("PHASE", "TIME"), [*rows, ("in all", show_seconds(outcome.seconds))], indent="  ")
@@ -194,14 +195,12 @@ def _show_summary(cluster: str, outcome: Outcome) -> None:
     show_behind(behind)
     click.echo(f"\nLook around:\n  caas status {cluster}\n  caas openstack {cluster} -- server list --all-projects")
     if behind:
-        click.echo(
-            f"\n{cluster}: degraded: {_name(behind)}; done by itself when back, `caas status {cluster}` says how far"
-        )
+        click.echo(f"\n{cluster} is degraded: {_name(behind)}; what is pending is done when it answers, by itself")
 
 
 def _name(behind: Mapping[str, Document]) -> str:
     hosts = ", ".join(behind)
-    return f"{hosts} {'is' if len(behind) == 1 else 'are'} away or behind"
+    return f"{hosts} {'is' if len(behind) == 1 else 'are'} behind"
 
 
 @click.command(short_help="Remove a cluster.")
@@ -250,6 +249,6 @@ def down(
         return
     if behind := parse_document(outcome).get("behind"):
         show_behind(behind)
-        click.echo(f"\n{name}: {_name(behind)}; removed there when back, `caas status {name}` names it until then")
+        click.echo(f"\n{name}: {_name(behind)}; what is there is removed when it answers, by itself")
     elif outcome.done:
         click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")

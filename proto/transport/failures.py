@@ -76,8 +76,9 @@ def error_from_rpc(failure: grpc.aio.AioRpcError, peer: str) -> CaasError:
                 log.warning("%s: an error detail that cannot be read: %r", peer, value)
     text = failure.details() or failure.code().name
     match failure.code():
-        # A server that ends cancels what is under way; where this side does, grpc raises CancelledError.
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+        # A server that ends cancels what is under way; where this side does, grpc raises CancelledError. Our servers'
+        # INTERNAL has a detail: without one a write found the connection gone (grpc/grpc issue 36066).
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.INTERNAL:
             return CaasError(
                 Code.UNREACHABLE, f"{peer}: {text}", hint=f"is {peer} up, its caas process running, its address right?"
             )

@@ -13,13 +13,13 @@ import pytest
 from coordinator import bringup, catching_up, preparing, status, teardown
 from coordinator.catching_up import CatchingUp
 from coordinator.claims import Claims
-from coordinator.config import Settings
+from coordinator.config import Settings, load_bytes
 from coordinator.journal import Journal
 from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
 from proto.errors import CaasError, Code
-from proto.model import Container
+from proto.model import Container, Datapath
 from tests.support.fleet import FakeFleet
 
 ONE = """\
@@ -257,6 +257,72 @@ async def test_what_another_coordinator_made_is_not_gone_over_by_itself(rig: Rig
     await rig.up(TWO, remove=True)
     assert any("another coordinator changed it" in event.message for event in rig.events), "who asks for it is told"
     assert rig.containers("host2") == {"demo.ubuntu012"}
+
+
+async def test_a_newer_generation_is_not_removed_by_itself_either(rig: Rig, tmp_path: Path) -> None:
+    await rig.up(TWO)
+    await rig.fleet.stop_agent("host2")
+    await rig.down()
+    await rig.back("host2")
+    other = Rig(rig.fleet, Journal(tmp_path / "another.db"))
+    rig.fleet.kept.clear()  # host1 has nothing any more: the other one makes secrets of its own
+    with pytest.raises(CaasError, match="secrets"):
+        await other.up(TWO)
+    await other.down(file=load_bytes(TWO.encode(), file="demo.yaml"))
+    await other.up(TWO)
+    await other.up(THREE)
+    with pytest.raises(CaasError, match="host2 has generation 5 of demo, newer than its removal here") as caught:
+        await rig.catch_up()
+    assert caught.value.code is Code.STALE
+    assert rig.containers("host2") == {"demo.ubuntu012"}
+    assert (await rig.down())["behind"] == {}, "who asks for it has it removed"
+
+
+async def test_a_journal_from_before_answers_were_kept(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.journal._db.execute("DELETE FROM seen")
+    await rig.fleet.stop_agent("host2")
+    summary = await rig.up(THREE)
+    assert (summary["behind"]["host2"]["pending"], summary["computes_up"]) == ([], 3)
+    assert any("nothing is known of host2: MTU 1500 is assumed" in event.message for event in rig.events)
+    await rig.back("host2")
+    writes = rig.fleet.containers["host2"].writes
+    await rig.catch_up()
+    assert (rig.fleet.containers["host2"].writes, (await rig.status())["state"]) == (writes, "up")
+
+
+AUTO = """\
+name: demo
+hosts:
+  host1: {address: 10.9.0.1}
+  host2: {address: 10.9.0.2}
+  host3: {address: 10.9.0.3}
+networks:
+  lan: {subnet: 10.100.1.0/24, overlay: auto}
+containers:
+  c1: {host: host1, network: lan, roles: [controller, compute]}
+  c2: {host: host2, network: lan, roles: [compute]}
+"""
+
+
+async def test_a_pair_keeps_its_way_while_one_of_the_two_is_away(rig: Rig) -> None:
+    await rig.fleet.start("host3")
+    for kernel in rig.fleet.kernels.values():
+        kernel.able = Datapath(vlan="kernel", ipip="kernel", vxlan="kernel")
+    await rig.up(AUTO)
+    await rig.fleet.stop_agent("host2")
+    more = AUTO + "  c3: {host: host1, network: lan, roles: [compute]}\n"
+    assert (await rig.up(more))["computes_up"] == 3
+    assert [way["method"] for way in (await rig.status())["overlay"]] == ["ipip"]
+    new_pair = more + "  c4: {host: host3, network: lan, roles: [compute]}\n"
+    with pytest.raises(
+        CaasError, match=r"host2 \(10\.9\.0\.2\) is away, so no way between them can be tried"
+    ) as caught:
+        await rig.up(new_pair)
+    assert caught.value.code is Code.UNREACHABLE
+    await rig.back("host2")
+    assert (await rig.catch_up())["behind"] == {}
+    assert (await rig.up(new_pair))["computes_up"] == 4
 
 
 async def test_a_host_that_goes_away_in_the_middle_is_left_out(rig: Rig) -> None:

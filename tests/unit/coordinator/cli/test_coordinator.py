@@ -189,6 +189,61 @@ def test_up_tells_progress_on_standard_error_and_a_summary_on_standard_output(ca
     assert (request.remove, request.restart) == (True, False)
 
 
+LAG = {
+    "generation": 2,
+    "wanted": 3,
+    "why": "host2: no answer within the deadline",
+    "since": 1_700_000_000.5,
+    "pending": [f"verify/boot:c{number}" for number in range(10)],
+    "leaving": False,
+}
+
+
+def test_up_with_a_host_away_ends_well_and_its_last_line_says_who_is_behind(caas: Any, demo: str) -> None:
+    summary = _summary(computes_up=1, steps=["x"], writes={}, behind={"host2": LAG})
+    caas.coordinator.events["Up"] = [*UP[:-1], summary]
+    result = caas.run("up", demo, "--forget", "host3")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("demo: done, but for host2, 1 compute up\n")
+    assert "  host2: generation 2, 3 wanted, since 2023-11-1" in result.stdout
+    assert ": host2: no answer within the deadline\n    pending: verify/boot:c0, " in result.stdout
+    assert "verify/boot:c7 and 2 more\n" in result.stdout
+    last = "demo is degraded: host2 is behind; what is pending is done when it answers, by itself\n"
+    assert result.stdout.endswith(last)
+    ((_, request),) = caas.coordinator.calls
+    assert list(request.forget) == ["host3"]
+
+
+def test_nothing_to_do_but_for_a_host_that_is_away(caas: Any, demo: str) -> None:
+    caas.coordinator.events["Up"] = [_summary(computes_up=None, steps=[], writes={}, behind={"host2": LAG})]
+    assert caas.run("up", demo).stdout.startswith("demo: done, but for host2\n")
+
+
+def test_plan_lists_who_is_away(caas: Any, demo: str) -> None:
+    caas.coordinator.documents["Plan"] = {"hosts": {}, "natbox": [], "steps": [], "behind": {"host2": LAG}}
+    shown = caas.run("plan", demo).stdout
+    assert "behind:\n  host2: generation 2, 3 wanted" in shown
+    assert "nothing to do" not in shown
+
+
+def test_down_with_a_host_away_names_it(caas: Any) -> None:
+    gone = {**LAG, "pending": ["remove demo"], "leaving": True}
+    caas.coordinator.events["Down"] = [_event(pb.Event.DONE, "host1: remove demo"), _summary(behind={"host2": gone})]
+    result = caas.run("down", "demo", "--forget", "host3")
+    assert result.exit_code == 0
+    assert "host2: generation 2, nothing wanted, since" in result.stdout
+    assert "    pending: remove demo\n" in result.stdout
+    assert result.stdout.endswith("demo: host2 is behind; what is there is removed when it answers, by itself\n")
+    ((_, request),) = caas.coordinator.calls
+    assert (request.name, list(request.forget)) == ("demo", ["host3"])
+
+
+def test_status_says_who_is_behind(caas: Any) -> None:
+    document = {"cluster": "demo", "state": "degraded", "generation": 3, "hosts": {}, "containers": [], "nova": {}}
+    caas.coordinator.documents["Status"] = {**document, "behind": {"host2": LAG}}
+    assert "\nbehind:\n  host2: generation 2, 3 wanted, since " in caas.run("status", "demo").stdout
+
+
 def test_up_with_nothing_to_do_says_so(caas: Any, demo: str) -> None:
     caas.coordinator.events["Up"] = [_summary(computes_up=2, steps=[], writes={"kernel": 0, "containers": 0})]
     assert caas.run("up", demo).stdout.startswith("demo: nothing to do, 2 computes up (")
