@@ -9,9 +9,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 
+from agent.confirming import RETRY, Clock, Confirming, MachineClock, Waiting, still_waiting
 from agent.core.apply import apply, plan_cluster
 from agent.core.doors import ContainerDoor, KernelDoor, Lack, MergeDoor, ObservedContainer, ObservedNetwork
-from agent.core.drift import DriftLog
+from agent.core.drift import Drift, DriftLog
+from agent.core.take_back import changes_network, make_taken_back
 from agent.core.taken import Taken, find_taken
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
@@ -31,6 +33,7 @@ class Host:
         containers: ContainerDoor,
         saved: SavedStates,
         merging: MergeDoor | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.kernel = kernel
@@ -40,6 +43,8 @@ class Host:
         self._states = saved.load()
         self._removals = Removals(saved)
         self._lock = threading.Lock()
+        self._clock = clock or MachineClock()
+        self._confirming = Confirming(saved.unconfirmed, self._clock, self.take_back_due)
         self.drift = DriftLog()
 
     @contextmanager
@@ -60,6 +65,14 @@ class Host:
     def removed(self) -> dict[str, int]:
         """The generation of each cluster's last removal."""
         return self._removals.all()
+
+    def unconfirmed(self) -> dict[str, float]:
+        """Clusters whose last change of the network waits to be confirmed, and for how many seconds yet."""
+        return self._confirming.left()
+
+    def taken_back(self) -> list[str]:
+        """Clusters whose last change of the network was taken back."""
+        return [name for name, state in list(self._states.items()) if state.taken_back]
 
     def saved(self, cluster: str) -> ClusterHost | None:
         """What is in force of *cluster*; None where it has nothing here."""
@@ -94,27 +107,45 @@ class Host:
         return plan_cluster(self.kernel, self.containers, desired.cluster, desired.state, others=others)
 
     def apply(
-        self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
+        self,
+        desired: ClusterHost,
+        *,
+        confirm_within: float = 0.0,
+        on_plan: Callable[[Plan], None],
+        on_done: Callable[[Action], None],
     ) -> Cost:
-        """Save *desired*, then make the host so. After a failure what was saved before is in force again."""
+        """Save *desired*, then make the host so. After a failure what was saved before is in force again.
+
+        Where that changes the network, and `confirm` is not called within *confirm_within* seconds of it (0: for
+        ever), the network is made as before by itself.
+        """
         with self._lock:
             self._check(desired)
             before = self._states.get(desired.cluster)
+            waiting = self._confirming.waiting(desired.cluster)
             doomed: set[str] = set()
 
             def note(plan: Plan) -> None:
                 doomed.update(one.name for one in plan if one.kind == Container.kind and one.verb is Verb.DELETE)
+                # Before the state: no restart may make what would then wait for nobody.
+                is_older = waiting is not None and waiting.change.generation < desired.generation
+                if confirm_within and (is_older or changes_network(plan)):
+                    self._confirming.begin(desired, before, confirm_within)
+                if before != desired:
+                    self._save(desired)
                 on_plan(plan)
 
             try:
-                if before != desired:
-                    self._save(desired)
-                return self._apply(desired, note, on_done)
+                cost = self._apply(desired, note, on_done)
             except BaseException:
-                self._put_back(desired, before, doomed)
+                self._put_back(desired, before, doomed, waiting)
                 raise
+            self._confirming.arm(desired.cluster, desired.generation)
+            return cost
 
-    def _put_back(self, desired: ClusterHost, before: ClusterHost | None, doomed: AbstractSet[str]) -> None:
+    def _put_back(
+        self, desired: ClusterHost, before: ClusterHost | None, doomed: AbstractSet[str], waiting: Waiting | None
+    ) -> None:
         """Save *before* again, without those of *doomed* that are gone: no restart may make empty ones in their place.
 
         Best effort: a failure here is logged and never replaces the first error.
@@ -127,6 +158,76 @@ class Host:
                 self._save(_without(before, doomed - there))
         except Exception:
             log.exception("%s: what was in force before is not saved again", desired.cluster)
+        try:
+            self._confirming.put_back(desired.cluster, waiting)
+        except Exception:
+            log.exception("%s: what waits to be confirmed is not saved again", desired.cluster)
+
+    def confirm(self, cluster: str, generation: int, *, hold: bool) -> None:
+        """The change of *cluster* to *generation* stays, or, to *hold* it, its time begins anew. Where nothing waits it
+        is done. STALE where another generation is in force, or this one's network was taken back; BUSY while it is.
+
+        Does not wait for changes under way.
+        """
+        if self._confirming.confirm(cluster, generation, hold=hold):
+            return
+        state = self._states.get(cluster)
+        if state is None or state.generation != generation:
+            in_force = f"generation {state.generation}" if state else "nothing"
+            raise CaasError(Code.STALE, f"{cluster}: {in_force} is in force, not generation {generation}")
+        if state.taken_back:
+            raise CaasError(
+                Code.STALE,
+                f"{cluster}: generation {generation} changed the network, was not confirmed in time, and is taken back",
+                hint="see what cut the host off; then the same command again",
+            )
+
+    def take_back_due(self) -> None:
+        """Take back each change of the network that nobody confirmed in time. A failure is logged, and tried again."""
+        for cluster in self._confirming.due():
+            with self._lock:
+                taken_back = self._save_taken_back(cluster)
+            if taken_back:
+                self._restore_until_done(cluster)
+
+    def _save_taken_back(self, cluster: str) -> bool:
+        """Put what is to be instead of a change that is due into force. Whether there was one."""
+        if (change := self._confirming.claim(cluster)) is None:
+            return False
+        in_force = self._states.get(cluster)
+        if in_force is None or still_waiting(change, in_force) is None:
+            self._confirming.drop(cluster)
+            return False
+        desired = make_taken_back(change.before.state if change.before else HostState(), in_force)
+        try:
+            self._others(cluster).union(desired.state)
+        except CaasError as exc:
+            log.error("%s: its network before is another cluster's now, and is not made again: %s", cluster, exc)
+            desired = make_taken_back(HostState(), in_force)
+        try:
+            self._save(desired)
+        except (CaasError, OSError) as exc:
+            log.error("%s: not taken back: %s", cluster, exc)
+            self._confirming.again(cluster)
+            return False
+        self._confirming.drop(cluster)
+        found = f"generation {in_force.generation} changed it, and was not confirmed within {change.within:g} s"
+        event = Drift(
+            time=self._clock.wall_seconds(),
+            cluster=cluster,
+            kind="network",
+            name=cluster,
+            found=found,
+            mended=True,
+            hint="it is as before that change, and containers stayed: see what cut this host off, then `caas up` again",
+        )
+        log.warning("%s", event)
+        self.drift.add(event)
+        return True
+
+    def _restore_until_done(self, cluster: str) -> None:
+        if self.restore(frozenset({cluster})):
+            self._clock.call_later(RETRY, lambda: self._restore_until_done(cluster))
 
     def destroy(
         self,
@@ -156,6 +257,7 @@ class Host:
             if cluster in self._states:
                 self._save(nothing)
             result = self._apply(nothing, on_plan, on_done)
+            self._confirming.end(cluster)
             self._end_removal(cluster, generation)
             return result
 
@@ -163,6 +265,11 @@ class Host:
         """After a start: make the host as saved, or these clusters of it. Those that cannot be restored are logged,
         left as they are, and returned."""
         self._settle_merging()
+        if only is None:
+            self._confirming.resume(self._states)
+            with self._lock:
+                for cluster in self._confirming.due():
+                    self._save_taken_back(cluster)
         behind = set()
         for cluster in list(self._states):
             if only is not None and cluster not in only:
@@ -172,7 +279,7 @@ class Host:
                     if (desired := self._states.get(cluster)) is None:
                         continue
                     result = self._apply(desired, _ignore, _ignore)
-                    if not desired.state.links and not desired.state.containers:
+                    if not (desired.state.links or desired.state.containers or desired.taken_back):
                         self._end_removal(cluster, desired.generation)
                 log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
             except CaasError as exc:
@@ -209,12 +316,21 @@ class Host:
         """The right host, not an older generation, nothing that another cluster has here."""
         if desired.host != self.name:
             raise CaasError(Code.INVALID, f"this is {self.name}, and the state is for {desired.host}")
+        if desired.taken_back:
+            raise CaasError(Code.INVALID, f"{desired.cluster}: to have taken back something is no state to ask for")
         before = self._states.get(desired.cluster)
         if before and desired.generation < before.generation:
             raise CaasError(
                 Code.STALE,
                 f"{desired.cluster}: generation {desired.generation} is older than {before.generation}, in force",
                 hint="another coordinator changed it: run `caas plan` again",
+            )
+        if before and desired.generation == before.generation and before.taken_back:
+            raise CaasError(
+                Code.STALE,
+                f"{desired.cluster}: generation {desired.generation} changed the network, was not confirmed in time, "
+                "and is taken back",
+                hint="run `caas up` again: it takes the next generation",
             )
         if before and desired.generation == before.generation and before != desired:
             raise CaasError(

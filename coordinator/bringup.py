@@ -14,6 +14,7 @@ from typing import Any
 
 from coordinator.away import containers_on, find_lags, lags_to_dict, seen_of, steps_without
 from coordinator.compiling import Compiled
+from coordinator.confirming import is_unverified
 from coordinator.fleet import Fleet
 from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.journal import Journal
@@ -124,6 +125,11 @@ async def _look(
     progress.phase = "look"
     async with progress.step("look", "look at hosts, preflight"):
         prepared = await prepare_apart(fleet, journal, reading)
+        while journal.leaving(reading.file.name).keys() & prepared.survey.answering:
+            # Back since it was asked to remove what it has: first that.
+            await finish_removals(fleet, journal, reading.file.name, progress)
+            progress.phase = "look"
+            prepared = await prepare_apart(fleet, journal, reading)
         for name, generation in prepared.newer.items():
             _tell_newer(name, generation, prepared, progress, leave)
         check_losses({**prepared.actions, **prepared.assumed}, remove=leave.remove, restart=leave.restart)
@@ -173,8 +179,9 @@ async def _carry_out(
     sender, left = Sender(prepared, progress), dict[str, str]()
     try:
         ran = await _work(prepared, sender, progress, phases, left)
-    except BaseException:
-        if not is_idle and not leave.by_itself:
+    except BaseException as exc:
+        # What cut a host off is not done again before somebody has looked.
+        if not is_idle and not (leave.by_itself and not is_unverified(exc)):
             journal.save(replace(record, state="broken" if was_up else "failed"))
         raise
     _leave_away(journal, prepared, sender.lost)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import grpc.aio
 
@@ -30,9 +32,22 @@ OnEvent = Callable[[types_pb2.ApplyEvent], None]
 class AgentClient:
     """Calls to one agent. Every failure is a CaasError that begins with the host's name."""
 
-    def __init__(self, host: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, host: str, channel: grpc.aio.Channel, connect: Callable[[], grpc.aio.Channel] | None = None
+    ) -> None:
+        """*connect* opens a channel with a connection of its own; without it there is *channel* only."""
         self.host = host
+        self._connect = connect
         self._stub = agent_pb2_grpc.NodeAgentStub(channel)
+
+    @contextlib.asynccontextmanager
+    async def anew(self) -> AsyncIterator[AgentClient]:
+        """A client of the same agent over a new connection, which proves that the network between the two works now."""
+        if self._connect is None:
+            yield self
+            return
+        async with self._connect() as channel:
+            yield AgentClient(self.host, channel)
 
     async def probe(self, desired: ClusterHost | None = None, *, cluster: str = "") -> agent_pb2.ProbeReply:
         """What the host is and lacks; with *desired*, also what that needs. What *cluster* has is not taken."""
@@ -67,10 +82,18 @@ class AgentClient:
         request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired), dry_run=True)
         return await _planned(stream(self._stub.Apply(request, timeout=LOOK), self.host))
 
-    async def apply(self, desired: ClusterHost, on_event: OnEvent) -> types_pb2.ApplyEvent.Result:
-        """Make the host as desired; events as they come."""
-        request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired))
+    async def apply(
+        self, desired: ClusterHost, on_event: OnEvent, *, confirm_within: float = 0.0
+    ) -> types_pb2.ApplyEvent.Result:
+        """Make the host as desired; events as they come. The agent takes a change of the network back that nobody
+        confirms within so many seconds (0: it does not)."""
+        request = agent_pb2.ApplyRequest(desired=cluster_host_to_wire(desired), confirm_within=confirm_within)
         return await _finish(stream(self._stub.Apply(request, timeout=CHANGE), self.host), on_event, self.host)
+
+    async def confirm(self, cluster: str, generation: int, *, hold: bool, timeout: float) -> None:
+        """The change to *generation* stays; or, to *hold* it, its time begins anew."""
+        request = agent_pb2.ConfirmRequest(cluster=cluster, generation=generation, hold=hold)
+        await call(self._stub.Confirm(request, timeout=timeout), self.host)
 
     async def destroy(self, cluster: str, on_event: OnEvent, *, generation: int = 0) -> types_pb2.ApplyEvent.Result:
         """Remove everything of *cluster* from the host. STALE where its generation is not below *generation*, unless
@@ -171,7 +194,9 @@ class Fleet:
 
     def agent(self, host: str, address: str) -> AgentClient:
         """The agent of *host* at its management address; its certificate must bear the host's name."""
-        return AgentClient(host, self._channel(_with_port(address, AGENT_PORT), host))
+        where = _with_port(address, AGENT_PORT)
+        connect = partial(open_channel, where, self._tls, server_name=host, own_connection=True)
+        return AgentClient(host, self._channel(where, host), connect)
 
     def natbox(self, address: str) -> NatBoxClient:
         """NATBox at its management address."""

@@ -119,7 +119,8 @@ def _compile(file: ClusterFile, found: Survey, record: Record | None) -> Compile
     facts, remembered = found.facts(), found.remembered()
     compiled = compile_cluster(file, facts, remembered, generation=max(known, 1))
     compiled = _with_left_hosts(compiled, found)
-    if known and record and record.generation == known and record.remembered == _desired_json(compiled):
+    is_remembered = record and record.generation == known and record.remembered == _desired_json(compiled)
+    if known and is_remembered and not found.taken_back():
         return compiled
     return _with_left_hosts(compile_cluster(file, facts, remembered, generation=known + 1), found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from coordinator.confirming import Changes, confirming
 from coordinator.fleet import NatBoxClient
 from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.preflight import NATBOX
@@ -29,24 +30,28 @@ class Sender:
         self._journal = progress.journal
         self._cluster = prepared.file.name
         self._conflicts: list[CaasError] = []
+        self._changes: Changes
         self.writes = {"kernel": 0, "containers": 0}
         self.lost: dict[str, str] = {}
 
     async def send_all(self) -> None:
         """Everything at once. Who is not in the file any more is asked to remove all, and forgotten when it has."""
-        await self._send(self._prepared.host_names)
+        async with confirming(self._prepared) as self._changes:
+            await self._send(self._prepared.host_names)
         combine(self._conflicts)
 
     async def send_first(self) -> None:
         """Everything but the clones that are to be made."""
         first = self._prepared.first
         names = [name for name in self._prepared.host_names if name not in first]
-        await gather_all([self._send(names), *(self._send_first(name, desired) for name, desired in first.items())])
+        async with confirming(self._prepared) as self._changes:
+            await gather_all([self._send(names), *(self._send_first(name, desired) for name, desired in first.items())])
         combine(self._conflicts)
 
     async def send_clones(self) -> None:
         """What send_first left out."""
-        await gather_all([self._send_host(name) for name in self._prepared.first if name not in self.lost])
+        async with confirming(self._prepared) as self._changes:
+            await gather_all([self._send_host(name) for name in self._prepared.first if name not in self.lost])
         combine(self._conflicts)
 
     async def _send(self, names: Sequence[str]) -> None:
@@ -64,7 +69,7 @@ class Sender:
             desired = self._prepared.compiled.hosts[name]
             with self._put_off(name):
                 if name in self._prepared.file.hosts:
-                    self._count(await client.apply(desired, _ignore))
+                    self._count(await self._changes.apply(client, desired))
                     self._journal.reached(self._cluster, name, desired.generation)
                 else:
                     self._count(await client.destroy(self._cluster, _ignore, generation=desired.generation))
@@ -75,7 +80,7 @@ class Sender:
         title = make_title(name, await client.plan(desired))
         async with self._progress.step(f"apply:{name}:sources", title):
             with self._put_off(name):
-                self._count(await client.apply(desired, _ignore))
+                self._count(await self._changes.apply(client, desired))
 
     async def _send_natbox(self, client: NatBoxClient, table: GatewayTable) -> None:
         async with self._progress.step(f"apply:{NATBOX}", self._title(NATBOX)):

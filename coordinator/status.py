@@ -106,6 +106,10 @@ async def _look(known: Known, host: str) -> Looked:
         "datapath": {"vlan": probe.datapath_vlan, "ipip": probe.datapath_ipip, "vxlan": probe.datapath_vxlan},
         "generation": probe.generations.get(known.file.name, 0),
     }
+    if known.file.name in probe.taken_back:
+        described["taken_back"] = True
+    if known.file.name in probe.unconfirmed:
+        described["unconfirmed"] = round(probe.unconfirmed[known.file.name], 1)
     there = {item.container.hostname: _describe(host, item) for item in seen.containers}
     missing = [entry for entry in _missing(known, host, "absent") if entry["name"] not in there]
     return host, described, [*there.values(), *missing], [describe_drift(host, event) for event in seen.drift]
@@ -182,7 +186,7 @@ def _state(known: Known, hosts: dict[str, Any], containers: list[dict[str, Any]]
         return shown
     computes = len(known.site.computes) if known.file.has_nova else 0
     right = (
-        all(host["agent"] == "up" for host in hosts.values())
+        all(host["agent"] == "up" and not host.get("taken_back") for host in hosts.values())
         and all(entry["state"] == "running" for entry in containers)
         and nova.get("computes_up", 0) >= computes
         and all(service["state"] == "up" for service in nova["services"])

@@ -80,6 +80,12 @@ class Survey:
         return {name: host for name, host in self.hosts.items() if not host.away}
 
     @property
+    def answering(self) -> frozenset[str]:
+        """The names of all that answered, NATBox's among them."""
+        is_natbox_there = self.natbox_probe is not None and not self.natbox_away
+        return frozenset(self.present) | ({NATBOX} if is_natbox_there else set())
+
+    @property
     def away(self) -> Mapping[str, str]:
         """Who did not answer, and why: hosts by name, NATBox as journal.NATBOX."""
         found = {name: host.away for name, host in self.hosts.items() if host.away}
@@ -108,6 +114,10 @@ class Survey:
         probes: list[ProbeReply] = [host.probe for host in self.hosts.values()]
         probes += [self.natbox_probe] if self.natbox_probe else []
         return max((known_generation(probe, self.cluster) for probe in probes), default=0)
+
+    def taken_back(self) -> list[str]:
+        """Hosts that took the network part of the cluster's last change back: it needs another generation."""
+        return [name for name, host in self.present.items() if self.cluster in host.probe.taken_back]
 
 
 async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str], journal: Journal | None = None) -> Survey:

@@ -15,7 +15,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports", "keyless", "nameservers", "removed")
+    __slots__ = ("host", "version", "kernel", "datapath_vlan", "datapath_ipip", "datapath_vxlan", "lacks", "links", "routes", "memory_available_bytes", "generations", "taken_links", "taken_subnets", "taken_ports", "keyless", "nameservers", "removed", "unconfirmed", "taken_back")
     class HostLink(_message.Message):
         __slots__ = ("name", "kind", "mtu", "up", "addresses")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,13 @@ class ProbeReply(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class UnconfirmedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     HOST_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +67,8 @@ class ProbeReply(_message.Message):
     KEYLESS_FIELD_NUMBER: _ClassVar[int]
     NAMESERVERS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    UNCONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_BACK_FIELD_NUMBER: _ClassVar[int]
     host: str
     version: str
     kernel: str
@@ -77,7 +86,9 @@ class ProbeReply(_message.Message):
     keyless: str
     nameservers: _containers.RepeatedScalarFieldContainer[str]
     removed: _containers.ScalarMap[str, int]
-    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ..., removed: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    unconfirmed: _containers.ScalarMap[str, float]
+    taken_back: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ..., removed: _Optional[_Mapping[str, int]] = ..., unconfirmed: _Optional[_Mapping[str, float]] = ..., taken_back: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("cluster",)
@@ -168,12 +179,46 @@ class FindPassagesReply(_message.Message):
     def __init__(self, fars: _Optional[_Iterable[_Union[FindPassagesReply.Far, _Mapping]]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("desired", "dry_run")
+    __slots__ = ("desired", "dry_run", "confirm_within")
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_WITHIN_FIELD_NUMBER: _ClassVar[int]
     desired: _types_pb2.ClusterHost
     dry_run: bool
-    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., dry_run: bool = ...) -> None: ...
+    confirm_within: float
+    def __init__(self, desired: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., dry_run: bool = ..., confirm_within: _Optional[float] = ...) -> None: ...
+
+class ConfirmRequest(_message.Message):
+    __slots__ = ("cluster", "generation", "hold")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    generation: int
+    hold: bool
+    def __init__(self, cluster: _Optional[str] = ..., generation: _Optional[int] = ..., hold: bool = ...) -> None: ...
+
+class ConfirmReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Unconfirmed(_message.Message):
+    __slots__ = ("cluster", "generation", "within", "before", "boot", "boot_seconds", "wall_seconds")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
+    BOOT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    generation: int
+    within: float
+    before: _types_pb2.ClusterHost
+    boot: str
+    boot_seconds: float
+    wall_seconds: float
+    def __init__(self, cluster: _Optional[str] = ..., generation: _Optional[int] = ..., within: _Optional[float] = ..., before: _Optional[_Union[_types_pb2.ClusterHost, _Mapping]] = ..., boot: _Optional[str] = ..., boot_seconds: _Optional[float] = ..., wall_seconds: _Optional[float] = ...) -> None: ...
 
 class DestroyRequest(_message.Message):
     __slots__ = ("cluster", "dry_run", "generation")

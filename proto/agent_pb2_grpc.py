@@ -50,6 +50,11 @@ class NodeAgentStub(object):
                 request_serializer=proto_dot_agent__pb2.ApplyRequest.SerializeToString,
                 response_deserializer=proto_dot_types__pb2.ApplyEvent.FromString,
                 _registered_method=True)
+        self.Confirm = channel.unary_unary(
+                '/caas.v1.NodeAgent/Confirm',
+                request_serializer=proto_dot_agent__pb2.ConfirmRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.ConfirmReply.FromString,
+                _registered_method=True)
         self.FindPassages = channel.unary_unary(
                 '/caas.v1.NodeAgent/FindPassages',
                 request_serializer=proto_dot_agent__pb2.FindPassagesRequest.SerializeToString,
@@ -101,6 +106,13 @@ class NodeAgentServicer(object):
 
     def Apply(self, request, context):
         """Make the host as desired; dry_run only plans. The first event is the plan, the last the result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Confirm(self, request, context):
+        """The caller reaches the host over a new connection: the change that waits for this stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +177,11 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Apply,
                     request_deserializer=proto_dot_agent__pb2.ApplyRequest.FromString,
                     response_serializer=proto_dot_types__pb2.ApplyEvent.SerializeToString,
+            ),
+            'Confirm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Confirm,
+                    request_deserializer=proto_dot_agent__pb2.ConfirmRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.ConfirmReply.SerializeToString,
             ),
             'FindPassages': grpc.unary_unary_rpc_method_handler(
                     servicer.FindPassages,
@@ -278,6 +295,33 @@ class NodeAgent(object):
             '/caas.v1.NodeAgent/Apply',
             proto_dot_agent__pb2.ApplyRequest.SerializeToString,
             proto_dot_types__pb2.ApplyEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Confirm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/Confirm',
+            proto_dot_agent__pb2.ConfirmRequest.SerializeToString,
+            proto_dot_agent__pb2.ConfirmReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -214,16 +214,18 @@ class HostState(_message.Message):
     def __init__(self, links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., masquerades: _Optional[_Iterable[_Union[Masquerade, _Mapping]]] = ..., containers: _Optional[_Iterable[_Union[Container, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ...) -> None: ...
 
 class ClusterHost(_message.Message):
-    __slots__ = ("cluster", "host", "generation", "state")
+    __slots__ = ("cluster", "host", "generation", "state", "taken_back")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_BACK_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     host: str
     generation: int
     state: HostState
-    def __init__(self, cluster: _Optional[str] = ..., host: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[HostState, _Mapping]] = ...) -> None: ...
+    taken_back: bool
+    def __init__(self, cluster: _Optional[str] = ..., host: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[HostState, _Mapping]] = ..., taken_back: bool = ...) -> None: ...
 
 class Neighbour(_message.Message):
     __slots__ = ("address", "mac")

@@ -315,13 +315,20 @@ def cluster_host_to_wire(desired: ClusterHost) -> pb.ClusterHost:
         host=desired.host,
         generation=desired.generation,
         state=host_state_to_wire(desired.state),
+        taken_back=desired.taken_back,
     )
 
 
 def cluster_host_from_wire(message: pb.ClusterHost) -> ClusterHost:
     with _field("state"):
         state = host_state_from_wire(message.state)
-    return ClusterHost(cluster=message.cluster, host=message.host, generation=message.generation, state=state)
+    return ClusterHost(
+        cluster=message.cluster,
+        host=message.host,
+        generation=message.generation,
+        state=state,
+        taken_back=message.taken_back,
+    )
 
 
 def gateway_to_wire(gateway: Gateway) -> pb.Gateway:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, Protocol, TypeVar
 
+from agent.confirming import check_within
 from agent.core.doors import DoctorDoor, LookDoor, Question, Search
 from agent.core.drift import Drift
 from agent.host import Host
@@ -93,6 +94,8 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             memory_available_bytes=_memory_available(),
             generations=host.generations(),
             removed=host.removed(),
+            unconfirmed=host.unconfirmed(),
+            taken_back=host.taken_back(),
             taken_links=taken.links,
             taken_subnets=map(str, taken.subnets),
             taken_ports=taken.ports,
@@ -132,8 +135,15 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             yield planned(await asyncio.to_thread(self._host.plan, desired))
             yield finished(Cost(generation=desired.generation))
             return
-        async for event in follow_change(lambda **callbacks: self._host.apply(desired, **callbacks)):
+        within = check_within(request.confirm_within)
+        async for event in follow_change(
+            lambda **callbacks: self._host.apply(desired, confirm_within=within, **callbacks)
+        ):
             yield event
+
+    async def Confirm(self, request: pb.ConfirmRequest, context: Any) -> pb.ConfirmReply:
+        await asyncio.to_thread(self._host.confirm, request.cluster, request.generation, hold=request.hold)
+        return pb.ConfirmReply()
 
     async def Destroy(self, request: pb.DestroyRequest, context: Any) -> AsyncIterator[types_pb2.ApplyEvent]:
         if not request.cluster:

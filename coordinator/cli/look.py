@@ -86,6 +86,8 @@ def _show_cluster(document: Document) -> None:
             for host, found in hosts.items()
         ]
         print_table(("HOST", "AGENT", "VLAN", "IPIP", "VXLAN"), rows)
+        for host, found in hosts.items():
+            _show_confirmation(host, found)
     if ways := document.get("overlay"):
         click.echo()
         rows = [(f"{way['a']} {way['b']}", way["method"], way["why"]) for way in ways]
@@ -142,6 +144,15 @@ def _show_natbox(natbox: Document) -> None:
         show_alarm(alarm)
     for one in natbox["counters"]:
         show_drops(one["drops"])
+
+
+def _show_confirmation(host: str, found: Document) -> None:
+    if found.get("taken_back"):
+        click.echo(
+            f"{host}: its network is as before the last change, which was not confirmed in time: `caas up` again"
+        )
+    if left := found.get("unconfirmed"):
+        click.echo(f"{host}: takes the last change of its network back in {left:.0f} s, unless it is confirmed")
 
 
 def show_drift(events: Sequence[Document]) -> None:

@@ -68,13 +68,15 @@ class Datapath:
 class ClusterHost:
     """One cluster's whole desired state for one host, with its generation (1, 2, …).
 
-    `host` is its name, with dots or without, or its address where it has no name.
+    `host` is its name, with dots or without, or its address where it has no name. `taken_back`: the network is not
+    that of this generation, which nobody confirmed, but of the one before (agent.confirming).
     """
 
     cluster: str
     host: str
     generation: int
     state: HostState = field(default_factory=HostState)
+    taken_back: bool = False
 
     def __post_init__(self) -> None:
         check_cluster_name(self.cluster)

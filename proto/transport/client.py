@@ -18,9 +18,13 @@ OPTIONS = (
 )
 
 
-def open_channel(address: str, tls: TlsFiles, *, server_name: str) -> grpc.aio.Channel:
-    """A channel to HOST:PORT whose certificate must be valid for *server_name* (a host's name, "natbox")."""
-    options = (*OPTIONS, ("grpc.ssl_target_name_override", server_name))
+def open_channel(address: str, tls: TlsFiles, *, server_name: str, own_connection: bool = False) -> grpc.aio.Channel:
+    """A channel to HOST:PORT whose certificate must be valid for *server_name* (a host's name, "natbox").
+
+    gRPC may let channels to one place share a connection (its subchannel pool): not one with *own_connection*.
+    """
+    own = (("grpc.use_local_subchannel_pool", 1),) if own_connection else ()
+    options = (*OPTIONS, ("grpc.ssl_target_name_override", server_name), *own)
     return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options)
 
 

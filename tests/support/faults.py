@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from agent.confirming import Unconfirmed
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
 from proto.model import ClusterHost
@@ -69,11 +70,36 @@ class Faults:
         raise CaasError(Code.FAILED, f"{what}: simulated")
 
 
-class FaultyStates(SavedStates):
-    """What is saved, in memory: *kept* and *removed* outlive the agent. Each write may fail."""
+class FaultyUnconfirmed:
+    """Changes that wait to be confirmed, in memory: *kept* outlives the agent. Each write may fail."""
 
-    def __init__(self, kept: dict[str, ClusterHost], removed: dict[str, int], faults: Faults) -> None:
+    def __init__(self, kept: dict[str, Unconfirmed], faults: Faults) -> None:
+        self._kept, self._faults = kept, faults
+
+    def load(self) -> dict[str, Unconfirmed]:
+        return dict(self._kept)
+
+    def save(self, state: Unconfirmed) -> None:
+        with self._faults.write(f"save unconfirmed {state.cluster}"):
+            self._kept[state.cluster] = state
+
+    def forget(self, cluster: str) -> None:
+        with self._faults.write(f"forget unconfirmed {cluster}"):
+            self._kept.pop(cluster, None)
+
+
+class FaultyStates(SavedStates):
+    """What is saved, in memory: what it is given outlives the agent. Each write may fail."""
+
+    def __init__(
+        self,
+        kept: dict[str, ClusterHost],
+        removed: dict[str, int],
+        unconfirmed: dict[str, Unconfirmed],
+        faults: Faults,
+    ) -> None:
         self._kept, self._removed, self._faults = kept, removed, faults
+        self.unconfirmed = FaultyUnconfirmed(unconfirmed, faults)
 
     def load(self) -> dict[str, ClusterHost]:
         self._faults.look()

@@ -20,6 +20,7 @@ from proto import agent_pb2_grpc
 from proto.errors import CaasError, Code
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
+from tests.support.clock import FakeClock
 from tests.support.fake_natbox import FakeNatBox
 from tests.support.fake_nova import FakeCluster, FakeContainer
 from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
@@ -108,6 +109,7 @@ class FakeFleet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.clock = FakeClock()
         self.nova = FakeCluster()
         self.inside: dict[str, FakeContainer] = {}
         self.kept: dict[str, bytes] = {}
@@ -129,7 +131,7 @@ class FakeFleet:
     async def start_agent(self, name: str) -> None:
         """The agent of a host that is there already, with what it has saved."""
         kernel, containers = self.kernels[name], self.containers[name]
-        host = Host(name, kernel, containers, SavedStates(self.folder / name))
+        host = Host(name, kernel, containers, SavedStates(self.folder / name), clock=self.clock)
         server = Server(allowed=None)
         self.looks[name] = FakeLook()
         service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]

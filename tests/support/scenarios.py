@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+from agent.confirming import RETRY, Unconfirmed
+from agent.core.apply import plan_cluster
 from agent.core.doors import NetworkThing
 from agent.host import Host
 from proto.marks import HOST, Mark
@@ -22,11 +24,13 @@ from proto.model import (
     Route,
     Vxlan,
 )
+from tests.support.clock import FakeClock
 from tests.support.fakes import FakeContainers, FakeKernel
 from tests.support.faults import Faults, FaultyStates
 from tests.support.things import TRUNK, make_bridge, make_container, make_desired, make_state, make_tunnelled, make_vlan
 
 Run = Callable[[Host], object]
+WITHIN = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Shape:
     containers: frozenset[Container]
     ports: frozenset[str]
     saved: frozenset[ClusterHost]
+    waiting: frozenset[tuple[str, int]] = frozenset()
 
     def without(self, names: set[str]) -> Shape:
         """The same without the containers with these names, which are not to be made again either."""
@@ -56,9 +61,10 @@ class Machine:
     """A host: fake doors, what is saved, and the agent that is there at the moment."""
 
     def __init__(self) -> None:
-        self.faults = Faults()
+        self.faults, self.clock = Faults(), FakeClock()
         self._saved: dict[str, ClusterHost] = {}
         self._removed: dict[str, int] = {}
+        self._unconfirmed: dict[str, Unconfirmed] = {}
         self.kernel = FakeKernel(foreign=[TRUNK], faults=self.faults)
         self.containers = FakeContainers(kernel=self.kernel, faults=self.faults)
         self.host = self.start_agent()
@@ -66,7 +72,9 @@ class Machine:
     def start_agent(self) -> Host:
         """Another agent in place of the one before."""
         self.faults.revive()
-        self.host = Host("host1", self.kernel, self.containers, FaultyStates(self._saved, self._removed, self.faults))
+        self.clock.restart()
+        states = FaultyStates(self._saved, self._removed, self._unconfirmed, self.faults)
+        self.host = Host("host1", self.kernel, self.containers, states, clock=self.clock)
         return self.host
 
     def lose_power(self) -> None:
@@ -83,11 +91,16 @@ class Machine:
             containers=frozenset(self.containers.containers.values()),
             ports=frozenset(self.kernel.marked),
             saved=frozenset(self._saved.values()),
+            waiting=frozenset((one.cluster, one.generation) for one in self._unconfirmed.values()),
         )
 
     def pending(self) -> list[Plan]:
         """What the host still needs to be as saved: nothing, where each plan is empty."""
-        return [plan for one in self.shape().saved if (plan := self.host.plan(one))]
+        plans = [
+            plan_cluster(self.kernel, self.containers, one.cluster, one.state, others=self.host.others(one.cluster))
+            for one in self.shape().saved
+        ]
+        return [plan for plan in plans if plan]
 
     def foreign(self) -> set[str]:
         """The links that are not ours."""
@@ -99,6 +112,7 @@ class Scenario:
     """What is there before, and what is done."""
 
     before: tuple[ClusterHost, ...] = ()
+    unconfirmed: ClusterHost | None = None
     run: Run
     cut_power: bool = False
 
@@ -106,15 +120,21 @@ class Scenario:
         machine = Machine()
         for desired in self.before:
             applying(desired)(machine.host)
+        if self.unconfirmed is not None:
+            applying(self.unconfirmed, confirm_within=WITHIN)(machine.host)
         if self.cut_power:
             machine.lose_power()
         machine.start_agent()
+        if self.unconfirmed is not None and self.run is not restoring:
+            machine.host.restore()
         machine.faults.done.clear()
         return machine
 
 
-def applying(desired: ClusterHost) -> Run:
-    return lambda host: host.apply(desired, on_plan=lambda _: None, on_done=lambda _: None)
+def applying(desired: ClusterHost, *, confirm_within: float = 0.0) -> Run:
+    return lambda host: host.apply(
+        desired, confirm_within=confirm_within, on_plan=lambda _: None, on_done=lambda _: None
+    )
 
 
 def destroying(cluster: str, *, generation: int = 0) -> Run:
@@ -125,6 +145,17 @@ def destroying(cluster: str, *, generation: int = 0) -> Run:
 
 def restoring(host: Host) -> None:
     host.restore()
+
+
+def confirming(cluster: str, generation: int) -> Run:
+    return lambda host: host.confirm(cluster, generation, hold=False)
+
+
+def waiting(host: Host) -> None:
+    """Nobody confirms; what fails is tried again after a while."""
+    clock = host._clock
+    assert isinstance(clock, FakeClock)
+    clock.advance(WITHIN + 3 * RETRY)
 
 
 def make_routed(*containers: Container, cluster: str = "demo", number: int = 1, generation: int = 1) -> ClusterHost:
@@ -210,6 +241,15 @@ SCENARIOS = {
     "destroy a routed one": Scenario(before=(ROUTED,), run=destroying("demo")),
     "destroy one that shares": Scenario(
         before=(ROUTED, make_routed(BLUE, cluster="blue", number=2)), run=destroying("blue")
+    ),
+    "a change that is to be confirmed": Scenario(
+        before=(DEMO,), run=applying(_next(_other_vid()), confirm_within=30.0)
+    ),
+    "a change is confirmed": Scenario(before=(DEMO,), unconfirmed=_next(_other_vid()), run=confirming("demo", 2)),
+    "a change is taken back": Scenario(before=(BESIDE, DEMO), unconfirmed=_next(_other_vid()), run=waiting),
+    "a first change is taken back": Scenario(before=(BESIDE,), unconfirmed=ROUTED, run=waiting),
+    "destroy what waits": Scenario(
+        before=(DEMO,), unconfirmed=_next(_other_vid()), run=destroying("demo", generation=9)
     ),
     "restore after the power was lost": Scenario(before=(ROUTED, BESIDE), run=restoring, cut_power=True),
 }

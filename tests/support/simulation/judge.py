@@ -122,11 +122,31 @@ def find_of(cluster: str, hosts: Iterable[HostMachine]) -> list[str]:
     return found
 
 
+def find_unconfirmed(hosts: Iterable[HostMachine]) -> list[str]:
+    """Changes that still wait, where each was to be confirmed or taken back."""
+    return [
+        f"{machine.name}: {cluster} waits to be confirmed"
+        for machine in hosts
+        for cluster in machine.disk.unconfirmed.files
+    ]
+
+
+def find_taken_back(hosts: Iterable[HostMachine]) -> list[str]:
+    """Clusters whose network is not the one that was asked for last."""
+    return [
+        f"{machine.name}: {cluster} is taken back"
+        for machine in hosts
+        for cluster, saved in machine.disk.load().items()
+        if saved.taken_back
+    ]
+
+
 def find_left(hosts: Iterable[HostMachine], natbox: GatewayMachine | None) -> list[str]:
     """What is there where nothing should be."""
     found = []
     for machine in hosts:
         left = [*map(" ".join, machine.kernel.things), *machine.containers.containers, *machine.disk.files]
+        left += machine.disk.unconfirmed.files
         if left:
             found.append(f"{machine.name}: left after down: {', '.join(left)}")
         if set(machine.kernel.foreign) != set(UNOWNED):

@@ -11,12 +11,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Generic, TypeVar
 
+from agent.confirming import Unconfirmed
 from agent.core.doors import ForeignLink
 from agent.host import Host
 from agent.rpc.service import NodeAgent
+from agent.saved import unconfirmed_from_wire, unconfirmed_to_wire
 from natbox.gatekeeper import Gatekeeper
 from natbox.service import NatBoxService
-from proto import agent_pb2_grpc, natbox_pb2_grpc, types_pb2
+from proto import agent_pb2, agent_pb2_grpc, natbox_pb2_grpc, types_pb2
 from proto.disk import OfCluster
 from proto.errors import CaasError, Code
 from proto.model import Action, ClusterHost, Container, Cost, Datapath, Gateway, GatewayTable, HostState, Plan
@@ -67,6 +69,7 @@ class Machine:
         self.handlers: dict[str, Any] | None = None
         self.busy_until = 0.0
         self.is_running = False
+        self.lives = 0
         #: Writes left until the process dies, or until one of its writes fails; None: never.
         self.fuse: int | None = None
         self.failing: int | None = None
@@ -113,6 +116,7 @@ class Machine:
     def kill(self) -> None:
         """kill -9 of the process."""
         self.is_running, self.handlers, self.fuse, self.failing = False, None, None, None
+        self.lives += 1
         for task in list(self._tasks):
             task.cancel()
 
@@ -149,6 +153,7 @@ class Disk(Generic[S]):
         self._machine, self._to_wire, self._from_wire, self._kind = machine, to_wire, from_wire, kind
         self.files: dict[str, bytes] = {}
         self.removed: dict[str, int] = {}
+        self.unconfirmed: Disk[Unconfirmed]
         #: The highest generation whose change ended well; and that of the last removal which did.
         self.reached: dict[str, int] = {}
         self.gone: dict[str, int] = {}
@@ -197,11 +202,12 @@ class WatchedHost(Host):
 
     machine: HostMachine
 
-    def apply(
-        self, desired: ClusterHost, *, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]
-    ) -> Cost:
-        cost = super().apply(desired, on_plan=on_plan, on_done=on_done)
+    def apply(self, desired: ClusterHost, **options: Any) -> Cost:
+        cost = super().apply(desired, **options)
         self.machine.disk.reached[desired.cluster] = desired.generation
+        after, self.machine.after_apply = self.machine.after_apply, None
+        if after is not None:
+            after()
         return cost
 
     def destroy(self, cluster: str, **options: Any) -> Cost:
@@ -210,9 +216,48 @@ class WatchedHost(Host):
             self.machine.disk.note_removal(cluster, options["generation"])
         return cost
 
+    def _save_taken_back(self, cluster: str) -> bool:
+        done = super()._save_taken_back(cluster)
+        if done:
+            self.machine.tell(f"{self.machine.name}: takes {cluster} back")
+        return done
+
     def _apply(self, desired: ClusterHost, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
         self.machine.working_for = desired.cluster
         return super()._apply(desired, on_plan, on_done)
+
+
+class SimulatedClock:
+    """agent.confirming.Clock: the loop's time. What is to be called later dies with the process that asked for it."""
+
+    def __init__(self, machine: HostMachine) -> None:
+        self._machine, self._boot, self._life = machine, f"boot {machine.boots}", machine.lives
+
+    def boot(self) -> str:
+        return self._boot
+
+    def boot_seconds(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall_seconds(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._run, function)
+
+    def _run(self, function: Callable[[], None]) -> None:
+        machine = self._machine
+        if machine.lives != self._life:
+            return
+        token = PROCESS.set(machine)
+        try:
+            machine.work(function)
+        except Died:
+            return
+        except Exception as exc:
+            machine.violations.append(f"{machine.name}: what was due raised {exc!r}")
+        finally:
+            PROCESS.reset(token)
 
 
 class SimulatedKernel(FakeKernel):
@@ -308,9 +353,21 @@ class HostMachine(Machine):
         self.kernel = SimulatedKernel(self)
         self.containers = SimulatedContainers(self)
         self.disk = Disk[ClusterHost](self, cluster_host_to_wire, cluster_host_from_wire, types_pb2.ClusterHost)
+        self.disk.unconfirmed = Disk[Unconfirmed](
+            self, unconfirmed_to_wire, unconfirmed_from_wire, agent_pb2.Unconfirmed
+        )
+        self.boots = 0
+        #: What happens when the next change is done, before anybody is told.
+        self.after_apply: Callable[[], None] | None = None
 
     def make_service(self) -> tuple[Any, Callable[[Any, Any], None]]:
-        host = WatchedHost(self.name, self.kernel, self.containers, self.disk)  # type: ignore[arg-type]
+        host = WatchedHost(
+            self.name,
+            self.kernel,
+            self.containers,
+            self.disk,  # type: ignore[arg-type]
+            clock=SimulatedClock(self),
+        )
         host.machine = self
         host.restore()
         service = NodeAgent(host, SimulatedExec(self), FakeLook())
@@ -319,6 +376,7 @@ class HostMachine(Machine):
     def lose_power(self) -> None:
         self.tell(f"{self.name}: power lost")
         self.kill()
+        self.boots += 1
         self.kernel.things.clear()
         for name, container in self.containers.containers.items():
             self.containers.containers[name] = replace(container, running=False)

@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ import agent.core.apply
 import agent.rpc.service
 import natbox.service
 from coordinator import bringup, preparing
+from coordinator.confirming import WITHIN
 from coordinator.fleet import CHANGE
 from coordinator.keepsake import KeepSecrets
 from coordinator.known import keeper_of
@@ -38,6 +40,18 @@ STORM = 90.0
 #: longest pause is over.
 CAUGHT_UP = CHANGE + 100.0
 MEMORY = Path("/dev/shm")
+BREAKAGES = (
+    "kill",
+    "fuse",
+    "fuse",
+    "failing",
+    "power",
+    "away",
+    "coordinator",
+    "coordinator fuse",
+    "cut off",
+    "orphaned",
+)
 
 
 @dataclass(slots=True)
@@ -157,9 +171,7 @@ class Simulation:
         for _ in range(random.randint(0, 10)):
             await asyncio.sleep(random.uniform(0, STORM / 8))
             machine = random.choice(list(self.machines.values()))
-            match random.choice(
-                ("kill", "fuse", "fuse", "failing", "power", "away", "coordinator", "coordinator fuse")
-            ):
+            match random.choice(BREAKAGES):
                 case "kill":
                     machine.kill()
                     self.tell(f"{machine.name}: killed")
@@ -176,11 +188,31 @@ class Simulation:
                     self.coordinator.kill()
                 case "coordinator fuse":
                     self.coordinator.fuse = random.randint(0, 30)
+                case "cut off" if isinstance(machine, HostMachine):
+                    machine.after_apply = partial(self._cut_off, machine, random.uniform(5, 2 * LATE))
+                case "orphaned" if isinstance(machine, HostMachine):
+                    machine.after_apply = self._orphan
             await asyncio.sleep(random.uniform(0, STORM / 8))
             for one in self.machines.values():
                 one.start()
             if not self.coordinator.is_running:
                 await self.restart_coordinator(journal_lost=self.journal_may_go and random.random() < 0.3)
+
+    def _cut_off(self, machine: Machine, seconds: float) -> None:
+        """What was just done keeps everybody away from it."""
+        machine.away = True
+        self.tell(f"{machine.name}: cut off by a change")
+
+        def come_back() -> None:
+            machine.away = False
+
+        self._loop.call_later(seconds, come_back)
+
+    def _orphan(self) -> None:
+        """The coordinator dies between a change and its confirmation."""
+        if self.coordinator.is_running:
+            self.tell("coordinator: killed after a change")
+            self.coordinator.kill()
 
     async def _heal(self) -> None:
         """The network is whole, everybody is there and stays there."""
@@ -190,6 +222,8 @@ class Simulation:
         for machine in self.machines.values():
             machine.fuse = machine.failing = None
             machine.away = False
+            if isinstance(machine, HostMachine):
+                machine.after_apply = None
             if how := self.random.choice(("", "kill", "power")):
                 machine.lose_power() if how == "power" else machine.kill()
                 restarted.add(machine.name)
@@ -201,6 +235,9 @@ class Simulation:
             await self.restart_coordinator()
         if self.random.random() < 0.5:
             await asyncio.sleep(LATE)
+        elif self.random.random() < 0.5:
+            await asyncio.sleep(LATE + WITHIN + 1)
+            self._blame(judge.find_unconfirmed(self.hosts.values()), "long after all has healed")
         if self.random.random() < 0.5:
             await self._catch_up()
 
@@ -264,6 +301,8 @@ class Simulation:
         for draft in self.drafts:
             self._blame(judge.find_unlike(draft, self.hosts), f"{draft.name} after up")
         self._blame(judge.find_doubles(self.hosts.values()), "after up")
+        self._blame(judge.find_unconfirmed(self.hosts.values()), "after up")
+        self._blame(judge.find_taken_back(self.hosts.values()), "after up")
         for draft in self.drafts:
             writes = self._writes()
             await self._must(f"second up {draft.name}", lambda draft=draft: self.coordinator.up(draft.text()))  # type: ignore[misc]
@@ -280,6 +319,8 @@ class Simulation:
         """Do what the *failure* says, where it is one that may be."""
         if isinstance(failure, CaasError) and "caas down FILE" in failure.hint:
             await self._must(f"down {draft.name}", lambda: self.coordinator.down(draft.name, draft.text()))
+            failure = await self._up(draft)
+        if isinstance(failure, CaasError) and "taken back" in failure.message:  # since it was looked at
             failure = await self._up(draft)
         if failure is not None:
             self._blame([_line(failure)], f"last up {draft.name}")

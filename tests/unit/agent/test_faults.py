@@ -11,7 +11,7 @@ import pytest
 
 from proto.errors import CaasError
 from tests.support.faults import Crash, Fault
-from tests.support.scenarios import SCENARIOS, Machine, Scenario, Shape, applying, destroying, restoring
+from tests.support.scenarios import SCENARIOS, Machine, Scenario, Shape, applying, destroying, restoring, waiting
 
 ERRORS = (Fault.ERROR_BEFORE, Fault.ERROR_AFTER)
 CRASHES = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
@@ -36,8 +36,8 @@ def fail(machine: Machine, scenario: Scenario, at: int, fault: Fault) -> None:
     if fault in CRASHES:
         with pytest.raises(Crash):
             scenario.run(machine.host)
-    elif scenario.run is restoring:
-        restoring(machine.host)  # it tells the log
+    elif scenario.run in (restoring, waiting):
+        scenario.run(machine.host)  # it tells the log
     else:
         with pytest.raises(CaasError, match="simulated"):
             scenario.run(machine.host)
@@ -60,7 +60,9 @@ def test_after_an_error_the_host_is_as_found_and_a_retry_converges(name: str, at
     machine.faults.revive()
     as_found = before.without(gone_from(machine, before))
     found = machine.shape()
-    if scenario.run is restoring:
+    if scenario.run is waiting:
+        assert machine.pending() == [], "it was tried again"
+    elif scenario.run is restoring:
         assert found.saved == before.saved
     elif machine.faults.reached.startswith(("forget", "save removals")):
         assert found.things == without_failure(name)[1].things, "all was gone already, and nobody makes it again"
@@ -82,7 +84,7 @@ def test_after_kill_9_the_next_agent_converges(name: str, at: int, fault: Fault,
     if again == "power lost":
         machine.lose_power()
     machine.start_agent()
-    if again != "asked again":
+    if again != "asked again" or scenario.run is waiting:  # who waits has been started
         machine.host.restore()
         assert machine.pending() == [], "it is not as saved"
         assert machine.foreign() == foreign

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+import coordinator.confirming
 from agent.core.doors import Passage
 from agent.saved import SavedStates
 from coordinator import bringup, checks, status, teardown
 from coordinator.access import credentials
 from coordinator.compiling import compile_cluster
 from coordinator.config import Settings, load_bytes
+from coordinator.confirming import Changes
+from coordinator.fleet import AgentClient
 from coordinator.journal import NATBOX, Journal, Record
 from coordinator.progress import Progress
 from coordinator.reading import read_request
@@ -308,6 +311,85 @@ async def test_who_does_not_say_what_it_has_is_named_and_not_asked_to_remove_it(
     record = rig.journal.find("demo")
     assert record
     assert (record.state, record.generation) == ("leaving", 2)
+
+
+async def waiting(rig: Rig) -> dict[str, tuple[bool, bool]]:
+    """Of each host: whether its network waits to be confirmed, and whether it was taken back."""
+    probes = {host: await rig.fleet.agent(host, "").probe() for host in rig.fleet.kernels}
+    return {host: ("demo" in probe.unconfirmed, "demo" in probe.taken_back) for host, probe in probes.items()}
+
+
+async def test_what_up_changes_it_confirms(rig: Rig) -> None:
+    await rig.up(TWO)
+    assert await waiting(rig) == {"host1": (False, False), "host2": (False, False)}
+    links = set(rig.fleet.kernels["host1"].things)
+    rig.fleet.clock.advance(1000)
+    assert set(rig.fleet.kernels["host1"].things) == links
+
+
+async def test_what_a_coordinator_that_died_did_not_confirm_the_next_up_does(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Changes, "confirm", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            await rig.up(TWO)
+    assert await waiting(rig) == {"host1": (True, False), "host2": (True, False)}
+    rig.fleet.clock.advance(29)
+    writes = rig.fleet.writes()
+    assert (await rig.up(TWO))["generation"] == 1
+    assert rig.fleet.writes() == writes
+    assert await waiting(rig) == {"host1": (False, False), "host2": (False, False)}
+
+
+async def test_a_change_after_which_a_host_is_not_reached_is_taken_back_by_all(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.up(ONE)
+    confirm = AgentClient.confirm
+
+    async def cut_off(self: AgentClient, *words: Any, **options: Any) -> None:
+        if self.host == "host2":
+            raise CaasError(Code.UNREACHABLE, "host2: no route to host")
+        await confirm(self, *words, **options)
+
+    wide = TWO.replace("networks:\n", "networks:\n  more: {vlan: 101, subnet: 192.168.11.0/24}\n")
+    wide += "  ubuntu013: {host: host1, network: more, address: 192.168.11.50, roles: [compute]}\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(AgentClient, "confirm", cut_off)
+        patch.setattr(coordinator.confirming, "WITHIN", 1.0)
+        with pytest.raises(CaasError, match="not every host is reached after it: host2: no route") as caught:
+            await rig.up(wide)
+    assert caught.value.code is Code.UNVERIFIED
+    assert await waiting(rig) == {"host1": (True, False), "host2": (True, False)}
+    rig.fleet.clock.advance(2)
+    assert await waiting(rig) == {"host1": (False, True), "host2": (False, True)}
+    assert ("vlan", "eth1.100") in rig.fleet.kernels["host1"].things
+    assert ("vlan", "eth1.101") not in rig.fleet.kernels["host1"].things
+    assert rig.fleet.containers["host1"].containers["demo.ubuntu013"].running
+    assert [key for key in rig.fleet.kernels["host2"].things if key[0] != "bridge"] == []
+    assert rig.fleet.containers["host2"].containers["demo.ubuntu012"].running
+    document = await rig.status()
+    assert [host["taken_back"] for host in document["hosts"].values()] == [True, True]
+    planned = await rig.plan(wide)
+    assert [action["name"] for action in planned["hosts"]["host1"]["actions"]] == ["eth1.101"]
+    assert (await rig.up(wide))["generation"] == 3
+    assert ("vlan", "eth1.101") in rig.fleet.kernels["host1"].things
+    assert await waiting(rig) == {"host1": (False, False), "host2": (False, False)}
+    assert (await rig.status())["state"] == "up"
+
+
+async def test_a_cluster_that_was_up_is_degraded_where_its_network_was_taken_back(rig: Rig) -> None:
+    await rig.up(ONE)
+    (saved,) = SavedStates(rig.fleet.folder / "host1").load().values()
+    bare = replace(saved, generation=2, state=replace(saved.state, links=saved.state.links[:1]))
+    await rig.fleet.agent("host1", "").apply(bare, lambda event: None, confirm_within=5)
+    assert (await rig.status())["hosts"]["host1"]["unconfirmed"] == 5
+    rig.fleet.clock.advance(5)
+    assert (await rig.status())["state"] == "degraded"
 
 
 async def generations(rig: Rig) -> dict[str, tuple[int, int]]:

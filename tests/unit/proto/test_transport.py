@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import socket
@@ -72,6 +73,35 @@ async def probe(address: str, tls: TlsFiles, server_name: str = "host1", *, faul
 
 async def test_the_coordinator_is_served(address: str, authority: Authority, tmp_path: Path) -> None:
     assert await probe(address, issue(authority, tmp_path / "c", COORDINATOR, "coordinator")) == "host1"
+
+
+async def test_a_connection_of_its_own_is_another_one(address: str, authority: Authority, tmp_path: Path) -> None:
+    tls = issue(authority, tmp_path / "c", COORDINATOR, "coordinator")
+    seen: list[int] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(1)
+        host, _, port = address.partition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+
+    proxy = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    where = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    async with open_channel(where, tls, server_name="host1") as first:
+        for connections in (2, 3):
+            async with open_channel(where, tls, server_name="host1", own_connection=True) as channel:
+                for one in (first, channel):
+                    await call(agent_pb2_grpc.NodeAgentStub(one).Probe(agent_pb2.ProbeRequest(), timeout=5), "host1")
+            assert len(seen) == connections
+    proxy.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def test_another_bearer_of_the_same_ca_is_refused(address: str, authority: Authority, tmp_path: Path) -> None:

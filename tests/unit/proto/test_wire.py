@@ -119,9 +119,9 @@ def test_a_state_survives_the_way_there_and_back(state: HostState) -> None:
     assert host_state_from_wire(message) == state
 
 
-@given(states, labels, labels, st.integers(1, 2**60))
-def test_a_clusters_host_survives(state: HostState, cluster: str, host: str, generation: int) -> None:
-    desired = ClusterHost(cluster=cluster, host=host, generation=generation, state=state)
+@given(states, labels, labels, st.integers(1, 2**60), st.booleans())
+def test_a_clusters_host_survives(state: HostState, cluster: str, host: str, generation: int, taken_back: bool) -> None:
+    desired = ClusterHost(cluster=cluster, host=host, generation=generation, state=state, taken_back=taken_back)
     assert cluster_host_from_wire(cluster_host_to_wire(desired)) == desired
 
 

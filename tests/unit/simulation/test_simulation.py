@@ -16,6 +16,8 @@ import agent.host
 import coordinator.compiling.allocate
 from agent.host import Host
 from coordinator.catching_up import CatchingUp
+from coordinator.confirming import Changes
+from proto.errors import CaasError
 from proto.model import Cost, HostState
 from proto.removals import Removals
 from tests.support.simulation.many_hosts import converge
@@ -82,6 +84,10 @@ def _leaves_as_is(self: Host) -> None:
     return None
 
 
+async def _confirms_nobody(self: Changes) -> list[CaasError]:
+    return []
+
+
 def _looks_after_nobody(self: CatchingUp, again: str = "") -> None:
     return None
 
@@ -95,6 +101,8 @@ BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "converges": (agent.core.apply, "make_plan", _plans_nothing, "are wanted"),
     "left": (Host, "destroy", _forgets_only, "left after down"),
     "catches up": (CatchingUp, "look", _looks_after_nobody, "waits: {"),
+    "confirms": (Changes, "confirm", _confirms_nobody, "after up: host"),
+    "takes back": (Host, "take_back_due", _leaves_as_is, "waits to be confirmed"),
     "restore": (Host, "restore", _leaves_as_is, "not restored"),
 }
 

@@ -20,6 +20,7 @@ from proto.model import ClusterHost, HostState
 from proto.model.complaint import Complaint
 from proto.transport.client import open_unix_channel
 from proto.transport.server import Server
+from tests.support.clock import FakeClock
 from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
 from tests.support.things import TRUNK, make_container, make_desired
 
@@ -68,8 +69,15 @@ class Rig:
     """An agent on doors in memory, and a client of it."""
 
     def __init__(
-        self, host: Host, client: AgentClient, kernel: FakeKernel, containers: FakeContainers, run: LocalExec
+        self,
+        host: Host,
+        client: AgentClient,
+        kernel: FakeKernel,
+        containers: FakeContainers,
+        run: LocalExec,
+        clock: FakeClock,
     ) -> None:
+        self.clock = clock
         self.host, self.client, self.kernel, self.containers, self.run = host, client, kernel, containers, run
 
 
@@ -77,12 +85,13 @@ class Rig:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     kernel, containers, run = FakeKernel(foreign=[TRUNK]), FakeContainers(), LocalExec()
     server = Server(allowed=None)
-    host = Host("host1", kernel, containers, SavedStates(tmp_path / "desired"))
+    clock = FakeClock()
+    host = Host("host1", kernel, containers, SavedStates(tmp_path / "desired"), clock=clock)
     agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, run, FakeLook(), FakeDoctor()), server.grpc)
     server.listen_unix(str(tmp_path / "agent.sock"))
     await server.start()
     channel = open_unix_channel(str(tmp_path / "agent.sock"))
-    yield Rig(host, AgentClient("host1", channel), kernel, containers, run)
+    yield Rig(host, AgentClient("host1", channel), kernel, containers, run, clock)
     await channel.close()
     await server.stop(grace=1)
 
@@ -138,6 +147,32 @@ async def test_destroy_removes_it(rig: Rig) -> None:
     assert not rig.containers.containers
     probe = await rig.client.probe()
     assert (dict(probe.generations), dict(probe.removed)) == ({}, {"demo": 3})
+
+
+async def test_a_change_of_the_network_waits_to_be_confirmed(rig: Rig) -> None:
+    desired, client = make_desired(make_container(), generation=7), rig.client
+    await client.apply(desired, lambda event: None, confirm_within=600)
+    rig.clock.advance(100)
+    assert dict((await client.probe()).unconfirmed) == {"demo": 500}
+    with pytest.raises(CaasError, match="host1: demo: generation 7 waits to be confirmed, not 6") as caught:
+        await client.confirm("demo", 6, hold=False, timeout=5)
+    assert caught.value.code is Code.STALE
+    await client.confirm("demo", 7, hold=True, timeout=5)
+    assert dict((await client.probe()).unconfirmed) == {"demo": 600}
+    await client.confirm("demo", 7, hold=False, timeout=5)
+    assert not (await client.probe()).unconfirmed
+    with pytest.raises(CaasError, match="confirm_within 3601") as caught:
+        await client.apply(desired, lambda event: None, confirm_within=3601)
+    assert caught.value.code is Code.INVALID
+
+
+async def test_a_network_that_was_taken_back_is_told(rig: Rig) -> None:
+    await rig.client.apply(make_desired(make_container()), lambda event: None, confirm_within=0.05)
+    rig.clock.advance(1)
+    assert list((await rig.client.probe()).taken_back) == ["demo"]
+    assert set(rig.kernel.things) == {("bridge", "lxcbr100")}
+    (event,) = (await rig.client.observe("demo")).drift
+    assert (event.kind, event.found) == ("network", "generation 1 changed it, and was not confirmed within 0.05 s")
 
 
 async def test_exec_passes_streams_and_status(rig: Rig) -> None:

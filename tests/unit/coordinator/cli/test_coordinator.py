@@ -535,6 +535,23 @@ def test_drift_is_shown_by_status_and_logs(caas: Any) -> None:
     assert json.loads(caas.run("status", "--json", "demo").stdout)["drift"] == told
 
 
+def test_status_says_whose_network_waits_or_is_as_before(caas: Any) -> None:
+    host = {"agent": "up", "datapath": {}}
+    hosts = {"host1": {**host, "taken_back": True}, "host2": {**host, "unconfirmed": 12.4}, "host3": host}
+    caas.coordinator.documents["Status"] = {
+        "cluster": "demo",
+        "state": "failed",
+        "generation": 3,
+        "hosts": hosts,
+        "containers": [],
+    }
+    lines = [line for line in caas.run("status", "demo").stdout.splitlines() if ": " in line][1:]
+    assert lines == [
+        "host1: its network is as before the last change, which was not confirmed in time: `caas up` again",
+        "host2: takes the last change of its network back in 12 s, unless it is confirmed",
+    ]
+
+
 def test_doctor_names_what_is_wrong_and_its_mend(caas: Any) -> None:
     wrong = {"what": "firewalld runs", "why": "it rejects", "mend": "firewall-cmd --reload"}
     well: dict[str, Any] = {"agent": "up", "findings": []}
