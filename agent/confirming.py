@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 WITHIN_MAX = 3600.0
 #: Seconds until a change that could not be taken back is taken back again.
 RETRY = 5.0
+#: So many seconds before its time something is due: who calls may be early by a rounding, and does not call again.
+EARLY = 0.05
 
 
 class Clock(Protocol):
@@ -192,14 +194,14 @@ class Confirming:
             void, self._void = self._void - self._waiting.keys(), set()
             for cluster in void:
                 self._remove(cluster)
-            return [name for name, one in self._waiting.items() if one.due is not None and one.due <= now]
+            return [name for name, one in self._waiting.items() if one.due is not None and one.due <= now + EARLY]
 
     def claim(self, cluster: str) -> Unconfirmed | None:
         """What is to be taken back, where that is still due: from now on nobody can confirm it."""
         now = self._clock.boot_seconds()
         with self._lock:
             waiting = self._waiting.get(cluster)
-            if waiting is None or waiting.due is None or waiting.due > now:
+            if waiting is None or waiting.due is None or waiting.due > now + EARLY:
                 return None
             self._waiting[cluster] = Waiting(waiting.change, None)
             return waiting.change

@@ -82,6 +82,13 @@ def test_what_is_confirmed_stays(rig: Rig) -> None:
     assert rig.host.taken_back() == []
 
 
+def test_who_calls_a_moment_too_early_is_not_sent_away(rig: Rig) -> None:
+    rig.apply(SECOND)
+    rig.clock.now += 29.999
+    rig.host.take_back_due()
+    assert rig.things() == OLD
+
+
 def test_who_holds_it_gets_the_whole_time_again_each_time(rig: Rig) -> None:
     rig.apply(SECOND)
     for _ in range(5):
