@@ -21,6 +21,8 @@ from proto.errors import CaasError
 log = logging.getLogger(__name__)
 #: Seconds between two looks: at first, and at most.
 SHORTEST, LONGEST = 2.0, 30.0
+#: How much longer each pause is than the last: who is away for a moment is soon seen to be back.
+GROWTH = 1.5
 #: How long one look whether a host answers may take, in seconds.
 KNOCK = 3.0
 
@@ -63,7 +65,7 @@ class CatchingUp:
             if back and await self._claims.in_background(name, self._go_on(name, back)):
                 log.info("%s: caught up; still behind: %s", name, ", ".join(self._journal.behind(name)) or "nobody")
             has_progress = bool(before - self._journal.behind(name).keys())
-            pause = SHORTEST if has_progress else min(2 * pause, LONGEST)
+            pause = SHORTEST if has_progress else min(GROWTH * pause, LONGEST)
         self._tasks.pop(name, None)
 
     async def _find_back(self, name: str) -> list[str]:
