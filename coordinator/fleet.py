@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import grpc.aio
 
+from coordinator.inspections import Inspections, Wanted
 from coordinator.steps import Completed
 from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code
@@ -22,6 +24,8 @@ from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 AGENT_PORT = 7443
 NATBOX_PORT = 7444
 LOOK = 10.0
+#: The systemd of a container that boots on a busy machine answers late.
+INSPECT = 60.0
 #: Above a burst's own length: an interpreter starts, on a machine that may be busy.
 BURST_SLACK = 15.0
 #: Making or removing 64 containers takes seconds; the agent itself never gives up half-way.
@@ -39,6 +43,7 @@ class AgentClient:
         self.host = host
         self._connect = connect
         self._stub = agent_pb2_grpc.NodeAgentStub(channel)
+        self.inspections = Inspections(self._inspect)
 
     @contextlib.asynccontextmanager
     async def anew(self) -> AsyncIterator[AgentClient]:
@@ -57,6 +62,9 @@ class AgentClient:
     async def observe(self, cluster: str) -> agent_pb2.ObserveReply:
         """What *cluster* has on the host."""
         return await call(self._stub.Observe(agent_pb2.ObserveRequest(cluster=cluster), timeout=LOOK), self.host)
+
+    async def _inspect(self, request: agent_pb2.InspectRequest) -> agent_pb2.InspectReply:
+        return await call(self._stub.Inspect(request, timeout=INSPECT), self.host)
 
     async def burst(self, request: agent_pb2.BurstRequest) -> agent_pb2.BurstReply:
         """Ask from containers whom they reach."""
@@ -225,6 +233,14 @@ class AgentShell:
     @property
     def container(self) -> str:
         return self._container
+
+    async def inspect(self, wanted: Wanted) -> Mapping[str, Any] | None:
+        try:
+            return await self._agent.inspections.look(self._cluster, self._container, wanted)
+        except CaasError as exc:
+            if exc.code is Code.UNSUPPORTED:  # an agent of an earlier version
+                return None
+            raise
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True

@@ -6,9 +6,9 @@ half-way. A step's id is stable, so that a journal can name it: FAMILY/WHAT:CONT
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from proto.errors import CaasError, Code
 
@@ -45,6 +45,10 @@ class Shell(Protocol):
 
     @property
     def container(self) -> str: ...
+
+    async def inspect(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Any] | None:
+        """What it shows of files (paths), units (services' names) and ports (HOST:PORT) as seen from outside it, in
+        the shape of coordinator/nova/inside/probe.py. None where only a program in it can look."""
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True

@@ -270,6 +270,31 @@ class ExecOutput(_message.Message):
     error: _types_pb2.ErrorDetail
     def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., status: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
 
+class InspectRequest(_message.Message):
+    __slots__ = ("cluster", "containers")
+    class One(_message.Message):
+        __slots__ = ("hostname", "files", "units", "ports")
+        HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+        FILES_FIELD_NUMBER: _ClassVar[int]
+        UNITS_FIELD_NUMBER: _ClassVar[int]
+        PORTS_FIELD_NUMBER: _ClassVar[int]
+        hostname: str
+        files: _containers.RepeatedScalarFieldContainer[str]
+        units: _containers.RepeatedScalarFieldContainer[str]
+        ports: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, hostname: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[str]] = ...) -> None: ...
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    containers: _containers.RepeatedCompositeFieldContainer[InspectRequest.One]
+    def __init__(self, cluster: _Optional[str] = ..., containers: _Optional[_Iterable[_Union[InspectRequest.One, _Mapping]]] = ...) -> None: ...
+
+class InspectReply(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: str
+    def __init__(self, report: _Optional[str] = ...) -> None: ...
+
 class BurstRequest(_message.Message):
     __slots__ = ("cluster", "askers", "settle", "seconds")
     class Asker(_message.Message):

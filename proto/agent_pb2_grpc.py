@@ -65,6 +65,11 @@ class NodeAgentStub(object):
                 request_serializer=proto_dot_agent__pb2.ExecInput.SerializeToString,
                 response_deserializer=proto_dot_agent__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/caas.v1.NodeAgent/Inspect',
+                request_serializer=proto_dot_agent__pb2.InspectRequest.SerializeToString,
+                response_deserializer=proto_dot_agent__pb2.InspectReply.FromString,
+                _registered_method=True)
         self.Burst = channel.unary_unary(
                 '/caas.v1.NodeAgent/Burst',
                 request_serializer=proto_dot_agent__pb2.BurstRequest.SerializeToString,
@@ -132,6 +137,13 @@ class NodeAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """What running containers show of themselves, seen from outside. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Burst(self, request, context):
         """Ask from containers, all at once, whom they reach. Changes nothing.
         """
@@ -192,6 +204,11 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=proto_dot_agent__pb2.ExecInput.FromString,
                     response_serializer=proto_dot_agent__pb2.ExecOutput.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=proto_dot_agent__pb2.InspectRequest.FromString,
+                    response_serializer=proto_dot_agent__pb2.InspectReply.SerializeToString,
             ),
             'Burst': grpc.unary_unary_rpc_method_handler(
                     servicer.Burst,
@@ -376,6 +393,33 @@ class NodeAgent(object):
             '/caas.v1.NodeAgent/Exec',
             proto_dot_agent__pb2.ExecInput.SerializeToString,
             proto_dot_agent__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caas.v1.NodeAgent/Inspect',
+            proto_dot_agent__pb2.InspectRequest.SerializeToString,
+            proto_dot_agent__pb2.InspectReply.FromString,
             options,
             channel_credentials,
             insecure,

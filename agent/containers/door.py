@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from agent.containers.config import check_path
 from agent.containers.image import IMAGES, ImageStore
@@ -21,7 +23,7 @@ from agent.containers.programs import Spawn, spawn_interpreter
 from agent.containers.record import Record, container_from_json, container_to_json, read_record, record_to_json
 from agent.containers.rootfs import Storage
 from agent.containers.seeds import Seeds
-from agent.core.doors import Lack, ObservedContainer
+from agent.core.doors import Inspection, Lack, ObservedContainer
 from proto.errors import CaasError, Code
 from proto.model import Container
 from proto.names import make_lxc_name
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 STOP_PATIENCE = 30.0
 _START_TIMEOUT = 60.0
 _LOOK_TIMEOUT = 20.0
+#: Dozens of containers, of which a few do not answer.
+_INSPECT_TIMEOUT = 60.0
 #: A plain copy of a large image on a slow disk.
 _CREATE_TIMEOUT = 600.0
 
@@ -106,6 +110,13 @@ class LxcDoor:
             )
             for row in self._pool.look("observe", timeout=_LOOK_TIMEOUT, keys=read_host_keys(self._authorized_keys))
         )
+
+    def inspect(self, questions: Sequence[Inspection]) -> Mapping[str, Any]:
+        """What running containers show of themselves, by name (agent/containers/inspecting.py). Writes nothing."""
+        answer: dict[str, Any] = self._pool.look(
+            "inspect", timeout=_INSPECT_TIMEOUT, questions=[asdict(question) for question in questions]
+        )
+        return answer
 
     def create(self, container: Container) -> None:
         """Make it, not started. NOT_FOUND without its image, CONFLICT where it exists, NO_ROOM on a full disk.

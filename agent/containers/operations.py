@@ -29,6 +29,7 @@ from agent.containers.config import (
     read_mark,
 )
 from agent.containers.freezing import Freezer
+from agent.containers.inspecting import inspect
 from agent.containers.keys import has_keys, open_root, write_keys
 from agent.containers.record import Record, container_to_json, read_record, write_durably, write_record
 from agent.containers.rootfs import clone_rootfs, make_rootfs, writable_root
@@ -77,6 +78,22 @@ class Operations:
                 memory = self._cgroups.memory_bytes(name) if pid else 0
                 seen.append({"container": container, "pid": pid, "memory_bytes": memory})
         return seen
+
+    def inspect(self, questions: list[dict[str, Any]]) -> dict[str, Any]:
+        """What each container of *questions* ({name, files, units, ports}) shows; {"error"} where it cannot be seen."""
+        return {question["name"]: self._inspect(**question) for question in questions}
+
+    def _inspect(self, name: str, **wanted: list[str]) -> dict[str, Any]:
+        try:
+            lxc, _ = self._load_cached(name)
+            if (pid := int(lxc.init_pid)) > 0:
+                return inspect(pid, **wanted)
+            error = CaasError(Code.NOT_FOUND, f"container {name} does not run", hint="start it: caas up FILE")
+        except FileNotFoundError:
+            error = CaasError(Code.NOT_FOUND, f"container {name} does not exist in {self.lxcpath}")
+        except CaasError as exc:
+            error = exc.about(f"container {name}")
+        return {"error": {"code": error.code.value, "message": error.message, "hint": error.hint}}
 
     def _has_keys(self, name: str, pid: int, record: Record, keys: str | None) -> bool:
         with contextlib.suppress(OSError, CaasError), open_root(self._root(name, pid, record)) as root:

@@ -30,6 +30,7 @@ def make_handlers(operations: Operations) -> dict[str, Callable[[Request], Any]]
     """What each request's `op` does; the result must be JSON."""
     return {
         "observe": lambda request: operations.observe(request["keys"]),
+        "inspect": lambda request: operations.inspect(request["questions"]),
         "create": lambda request: operations.create(
             record_from_json(request["record"]), request["keys"], seed=request["seed"], again=request["again"]
         ),

@@ -188,6 +188,16 @@ class ObservedContainer:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What is to be looked at in the running container *name*: absolute paths, systemd's services, HOST:PORTs."""
+
+    name: str
+    files: tuple[str, ...]
+    units: tuple[str, ...]
+    ports: tuple[str, ...]
+
+
 class MergeDoor(Protocol):
     """The machine's merging of equal pages, which clusters with `density: high` want."""
 
@@ -213,6 +223,10 @@ class ContainerDoor(Protocol):
 
     def observe(self) -> Sequence[ObservedContainer]:
         """Every container that carries our mark."""
+
+    def inspect(self, questions: Sequence[Inspection]) -> Mapping[str, Any]:
+        """What running containers show, by name, as coordinator/nova/inside/probe.py says it; where one cannot be seen,
+        {"error": {"code", "message", "hint"}}. UNSUPPORTED where only programs in them can look."""
 
     def create(self, container: Container) -> None:
         """Make its root file system and configuration; does not start it. Refuses an image without a rootfs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Any, Protocol, TypeVar
 
 from agent.confirming import check_within
-from agent.core.doors import DoctorDoor, LookDoor, Question, Search
+from agent.core.doors import DoctorDoor, Inspection, LookDoor, Question, Search
 from agent.core.drift import Drift
 from agent.host import Host
 from agent.nameservers import read_nameservers
@@ -166,6 +167,15 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             self._reach.burst, request.cluster, questions, settle=request.settle, seconds=request.seconds
         )
         return pb.BurstReply(report=heard.report, tunnel_drops=heard.tunnel_drops)
+
+    async def Inspect(self, request: pb.InspectRequest, context: Any) -> pb.InspectReply:
+        hostnames = {make_lxc_name(request.cluster, one.hostname): one.hostname for one in request.containers}
+        questions = [
+            Inspection(name=name, files=tuple(one.files), units=tuple(one.units), ports=tuple(one.ports))
+            for name, one in zip(hostnames, request.containers, strict=True)
+        ]
+        seen = await asyncio.to_thread(self._host.containers.inspect, questions)
+        return pb.InspectReply(report=json.dumps({hostnames[name]: found for name, found in seen.items()}))
 
     async def Examine(self, request: pb.ExamineRequest, context: Any) -> pb.ExamineReply:
         found = await asyncio.to_thread(self._reach.examine, request.cluster)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.containers.exec import ExecDoor
@@ -25,6 +25,9 @@ class DoorShell:
     @property
     def container(self) -> str:
         return self.one.hostname
+
+    async def inspect(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        """Only by programs in it."""
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True

@@ -215,7 +215,8 @@ def test_the_last_table_gone_leaves_nothing(around: Crossing, tmp_path: Path) ->
         gatekeeper.destroy(table.cluster, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None)
     assert (snapshot(around.natbox), run("sysctl", "-a", "--pattern", settings, netns=around.natbox).stdout) == before
     assert run("tc", "qdisc", "show", "dev", "eth1", netns=around.natbox).stdout.count("clsact") == 0
-    assert not list((tmp_path / "desired").iterdir())
+    # The generations of both removals: what was sent before them and comes late is refused.
+    assert [path.name for path in (tmp_path / "desired").iterdir()] == ["removed"]
     assert not (tmp_path / "previous.json").exists()
 
 

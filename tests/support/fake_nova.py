@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -56,6 +56,9 @@ class FakeContainer:
         self.started: dict[str, str] = {}
         #: What the program of coordinator/devstack would see.
         self.devstack: dict[str, Any] = {"digest": "", "my_ip": None, "services": {}}
+
+    async def inspect(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        """Only by programs in it."""
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = True

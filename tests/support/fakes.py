@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.core.doors import (
     ForeignLink,
+    Inspection,
     Lack,
     NetworkThing,
     ObservedContainer,
@@ -240,6 +241,9 @@ class FakeContainers(Failing):
             ObservedContainer(container=container, pid=1000 if container.running else 0, memory_bytes=0)
             for container in list(self.containers.values())
         ]
+
+    def inspect(self, questions: Sequence[Inspection]) -> Mapping[str, Any]:
+        raise CaasError(Code.UNSUPPORTED, "what is in these containers only programs in them can tell")
 
     def create(self, container: Container) -> None:
         with self.write("create", container.name):
