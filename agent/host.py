@@ -186,9 +186,17 @@ class Host:
         """Take back each change of the network that nobody confirmed in time. A failure is logged, and tried again."""
         for cluster in self._confirming.due():
             with self._lock:
-                taken_back = self._save_taken_back(cluster)
+                taken_back = self._try_take_back(cluster)
             if taken_back:
                 self._restore_until_done(cluster)
+
+    def _try_take_back(self, cluster: str) -> bool:
+        try:
+            return self._save_taken_back(cluster)
+        except Exception:
+            log.exception("%s: not taken back", cluster)
+            self._confirming.again(cluster)
+            return False
 
     def _save_taken_back(self, cluster: str) -> bool:
         """Put what is to be instead of a change that is due into force. Whether there was one."""
@@ -204,12 +212,7 @@ class Host:
         except CaasError as exc:
             log.error("%s: its network before is another cluster's now, and is not made again: %s", cluster, exc)
             desired = make_taken_back(HostState(), in_force)
-        try:
-            self._save(desired)
-        except (CaasError, OSError) as exc:
-            log.error("%s: not taken back: %s", cluster, exc)
-            self._confirming.again(cluster)
-            return False
+        self._save(desired)
         self._confirming.drop(cluster)
         found = f"generation {in_force.generation} changed it, and was not confirmed within {change.within:g} s"
         event = Drift(
@@ -269,7 +272,7 @@ class Host:
             self._confirming.resume(self._states)
             with self._lock:
                 for cluster in self._confirming.due():
-                    self._save_taken_back(cluster)
+                    self._try_take_back(cluster)
         behind = set()
         for cluster in list(self._states):
             if only is not None and cluster not in only:

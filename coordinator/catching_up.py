@@ -62,7 +62,9 @@ class CatchingUp:
             await asyncio.sleep(pause)
             before = self._journal.behind(name).keys()
             back = await self._find_back(name)
-            if back and await self._claims.in_background(name, self._go_on(name, back)):
+            # Nobody is left to ask where a process died between the last removal and the end of it.
+            is_due = back or not self._journal.holders(name)
+            if is_due and await self._claims.in_background(name, self._go_on(name, back)):
                 log.info("%s: caught up; still behind: %s", name, ", ".join(self._journal.behind(name)) or "nobody")
             has_progress = bool(before - self._journal.behind(name).keys())
             pause = SHORTEST if has_progress else min(GROWTH * pause, LONGEST)

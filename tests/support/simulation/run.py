@@ -247,6 +247,9 @@ class Simulation:
         for name, draft in self.accepted.items():
             if self.collided or self._journals_lost:
                 continue  # what another has stays, and what was forgotten with a journal
+            record = self.coordinator.journal.find(name)
+            if record and record.state == "broken":
+                continue  # a host was cut off when the coordinator went on: it does not try that again
             self._blame(judge.find_unlike(draft, self.hosts) if draft else [], f"{name}: not caught up")
             if draft is None:
                 left = [*judge.find_of(name, self.hosts.values()), *self.coordinator.journal.holders(name)]

@@ -14,7 +14,7 @@ from coordinator import bringup, catching_up, preparing, status, teardown
 from coordinator.catching_up import CatchingUp
 from coordinator.claims import Claims
 from coordinator.config import Settings, load_bytes
-from coordinator.journal import Journal
+from coordinator.journal import Journal, Record
 from coordinator.progress import Progress
 from coordinator.reading import read_request
 from proto import coordinator_pb2 as pb
@@ -373,6 +373,21 @@ async def test_the_coordinator_does_it_by_itself_also_after_a_restart(
     await until(lambda: not rig.journal.clusters())
     assert rig.containers("host2") == set()
     await second.stop()
+
+
+async def test_a_removal_that_was_cut_off_at_its_very_end_is_ended(rig: Rig) -> None:
+    await rig.up(ONE)
+    await rig.down()
+    rig.journal.save(
+        Record(name="demo", state="leaving", generation=2, file_name="", file=b"", remembered="", secrets="")
+    )
+    assert rig.journal.holders("demo") == {}
+    looked_after = CatchingUp(rig.fleet, rig.journal, Claims())  # type: ignore[arg-type]
+    looked_after.look()
+    async with asyncio.timeout(10):
+        while rig.journal.find("demo"):
+            await asyncio.sleep(0.05)
+    await looked_after.stop()
 
 
 async def test_what_keeps_a_host_behind_that_is_back_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
