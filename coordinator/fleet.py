@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import IPv4Interface
 from typing import Any
 
 import grpc.aio
@@ -23,6 +24,8 @@ from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 
 AGENT_PORT = 7443
 NATBOX_PORT = 7444
+#: In every NATBox's certificate.
+NATBOX_NAME = "natbox"
 LOOK = 10.0
 #: The systemd of a container that boots on a busy machine answers late.
 INSPECT = 60.0
@@ -30,6 +33,8 @@ INSPECT = 60.0
 BURST_SLACK = 15.0
 #: Making or removing 64 containers takes seconds; the agent itself never gives up half-way.
 CHANGE = 600.0
+#: A connection table of a quarter of a million, and a machine that is busy.
+HAND_OVER = 60.0
 OnEvent = Callable[[types_pb2.ApplyEvent], None]
 
 
@@ -151,11 +156,10 @@ class AgentClient:
 
 
 class NatBoxClient:
-    """Calls to NATBox."""
+    """Calls to NATBox. Every failure is a CaasError that begins with *peer*."""
 
-    peer = "natbox"
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, peer: str = NATBOX_NAME) -> None:
+        self.peer = peer
         self._stub = natbox_pb2_grpc.NatBoxStub(channel)
 
     async def probe(self, desired: GatewayTable | None = None) -> natbox_pb2.NatBoxProbeReply:
@@ -181,6 +185,31 @@ class NatBoxClient:
     async def explain(self, packet: natbox_pb2.NatBoxExplainRequest) -> natbox_pb2.NatBoxExplainReply:
         """What it would do with *packet*, and why."""
         return await call(self._stub.Explain(packet, timeout=LOOK), self.peer)
+
+    async def standing(self, *, timeout: float) -> natbox_pb2.NatBoxStandingReply:
+        """Which part it has where there are two."""
+        return await call(self._stub.Standing(natbox_pb2.NatBoxStandingRequest(), timeout=timeout), self.peer)
+
+    async def step_down(self, epoch: int) -> list[natbox_pb2.NatBoxConnections]:
+        """Have it cease to work; its connections."""
+        request = natbox_pb2.NatBoxStepDownRequest(epoch=epoch)
+        return [some async for some in stream(self._stub.StepDown(request, timeout=HAND_OVER), self.peer)]
+
+    async def take_over(
+        self,
+        epoch: int,
+        shared: Sequence[IPv4Interface],
+        connections: Sequence[natbox_pb2.NatBoxConnections] = (),
+        *,
+        unless_alive: bool = False,
+    ) -> natbox_pb2.NatBoxTakeOverReply:
+        """Have it work with the addresses *shared* and *connections*. CONFLICT where (*unless_alive*) another does."""
+        start = natbox_pb2.NatBoxTakeOverRequest.Start(epoch=epoch, shared=map(str, shared), unless_alive=unless_alive)
+        requests = [
+            natbox_pb2.NatBoxTakeOverRequest(start=start),
+            *(natbox_pb2.NatBoxTakeOverRequest(connections=some) for some in connections),
+        ]
+        return await call(self._stub.TakeOver(iter(requests), timeout=HAND_OVER), self.peer)
 
     async def counters(self, cluster: str) -> natbox_pb2.NatBoxCountersReply:
         """What passed, by VID."""
@@ -208,7 +237,12 @@ class Fleet:
 
     def natbox(self, address: str) -> NatBoxClient:
         """NATBox at its management address."""
-        return NatBoxClient(self._channel(_with_port(address, NATBOX_PORT), NatBoxClient.peer))
+        return NatBoxClient(self._channel(_with_port(address, NATBOX_PORT), NATBOX_NAME))
+
+    def one_natbox(self, address: str) -> NatBoxClient:
+        """The very NATBox at *address*, also where it is one of a pair."""
+        channel = self._channel(_with_port(address, NATBOX_PORT), NATBOX_NAME)
+        return NatBoxClient(channel, peer=f"{NATBOX_NAME} {address}")
 
     async def close(self) -> None:
         """Close every channel."""

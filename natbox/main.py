@@ -7,12 +7,16 @@ import asyncio
 import ipaddress
 import logging
 import sys
+from collections.abc import Callable
 
 from agent.kernel.natbox_door import NatboxDoor
+from agent.kernel.natbox_handover import HandOverDoor
 from agent.kernel.natbox_rules import Listen
 from natbox.gatekeeper import Gatekeeper
+from natbox.handover import TICK_SECONDS, HandOver
 from natbox.saved import PreviousValues, SavedTables
 from natbox.service import NatBoxService
+from natbox.standing import SavedStanding
 from proto import natbox_pb2_grpc
 from proto.errors import CaasError, invalid
 from proto.names import check_ifname
@@ -74,27 +78,36 @@ async def _serve(options: argparse.Namespace) -> None:
         listen=listen,
     )
     gatekeeper = Gatekeeper(door, SavedTables(options.state / "desired"))
+    # A file of its own: the two are written by different threads.
+    memory = PreviousValues(options.state / "previous-uplink.json")
+    machine = HandOverDoor(door, memory=memory, own=listen.address if listen else None)
+    hand_over = HandOver(machine, SavedStanding(options.state / "role.json"), on_open=gatekeeper.mend)
+    await asyncio.to_thread(hand_over.resume)
     await asyncio.to_thread(gatekeeper.restore)
-    natbox_pb2_grpc.add_NatBoxServicer_to_server(NatBoxService(gatekeeper), server.grpc)
+    natbox_pb2_grpc.add_NatBoxServicer_to_server(NatBoxService(gatekeeper, hand_over), server.grpc)
     await server.start()
     log.info("serves on %s: trunk %s, uplink %s", options.listen, options.trunk, options.uplink)
     async with serving():
-        while not ended.is_set():
-            try:
-                await asyncio.wait_for(ended.wait(), MEND_SECONDS)
-            except TimeoutError:
-                await _mend(gatekeeper)
+        await asyncio.gather(
+            _every(MEND_SECONDS, ended, gatekeeper.mend, "the datapath was not mended"),
+            _every(TICK_SECONDS, ended, hand_over.tick, "the other NATBox was not told"),
+        )
     log.info("ends; the datapath stays")
     await server.stop(grace=GRACE)
 
 
-async def _mend(gatekeeper: Gatekeeper) -> None:
-    try:
-        await asyncio.to_thread(gatekeeper.mend)
-    except CaasError as exc:
-        log.error("the datapath was not mended: %s (%s)", exc, exc.hint)
-    except Exception:
-        log.exception("the datapath was not mended")  # the next try may do better than no daemon
+async def _every(seconds: float, ended: asyncio.Event, work: Callable[[], None], failure: str) -> None:
+    """Do *work* in a thread every *seconds* until *ended*. What fails is logged: the next try may do better."""
+    while not ended.is_set():
+        try:
+            await asyncio.wait_for(ended.wait(), seconds)
+        except TimeoutError:
+            try:
+                await asyncio.to_thread(work)
+            except CaasError as exc:
+                log.error("%s: %s (%s)", failure, exc, exc.hint)
+            except Exception:
+                log.exception("%s", failure)
 
 
 if __name__ == "__main__":

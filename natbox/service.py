@@ -6,23 +6,30 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from ipaddress import IPv4Interface
 from typing import Any
 
 from natbox.gatekeeper import Gatekeeper
+from natbox.handover import HandOver
 from proto import natbox_pb2 as pb
 from proto import natbox_pb2_grpc, types_pb2
+from proto.connection_wire import connection_from_wire, connection_to_wire
 from proto.errors import invalid
-from proto.model import Cost, GatewayCounters
+from proto.model import Connection, Cost, GatewayCounters
 from proto.names import check_cluster_name
 from proto.transport.changes import finished, follow_change, planned
 from proto.wire import gateway_table_from_wire, gateway_table_to_wire
+
+#: About 100 KiB in one message.
+CONNECTIONS_AT_ONCE = 2000
 
 
 class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
     """The service of one NATBox."""
 
-    def __init__(self, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, gatekeeper: Gatekeeper, hand_over: HandOver) -> None:
         self._gatekeeper = gatekeeper
+        self._hand_over = hand_over
 
     async def Probe(self, request: pb.NatBoxProbeRequest, context: Any) -> pb.NatBoxProbeReply:
         if request.HasField("desired"):
@@ -73,6 +80,43 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
     async def Counters(self, request: pb.NatBoxCountersRequest, context: Any) -> pb.NatBoxCountersReply:
         counters, drops = await asyncio.to_thread(self._gatekeeper.counters, request.cluster)
         return pb.NatBoxCountersReply(counters=map(_counters_to_wire, counters), trunk_drops=drops)
+
+    async def Standing(self, request: pb.NatBoxStandingRequest, context: Any) -> pb.NatBoxStandingReply:
+        standing = self._hand_over.standing
+        return pb.NatBoxStandingReply(
+            role=standing.role.value,
+            epoch=standing.epoch,
+            shared=map(str, standing.shared),
+            unfit=await asyncio.to_thread(self._hand_over.unfit),
+            generations=self._gatekeeper.generations(),
+        )
+
+    async def StepDown(self, request: pb.NatBoxStepDownRequest, context: Any) -> AsyncIterator[pb.NatBoxConnections]:
+        connections = await asyncio.to_thread(self._hand_over.step_down, request.epoch)
+        for start in range(0, len(connections), CONNECTIONS_AT_ONCE):
+            some = connections[start : start + CONNECTIONS_AT_ONCE]
+            yield pb.NatBoxConnections(connections=map(connection_to_wire, some))
+
+    async def TakeOver(self, requests: AsyncIterator[pb.NatBoxTakeOverRequest], context: Any) -> pb.NatBoxTakeOverReply:
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("request") != "start":
+            raise invalid("take over: the first request must say `start`")
+        start = first.start
+        shared = [_interface(address) for address in start.shared]
+        connections: list[Connection] = []
+        async for request in requests:
+            connections += map(connection_from_wire, request.connections.connections)
+        done = await asyncio.to_thread(
+            self._hand_over.take_over, start.epoch, shared, connections, unless_alive=start.unless_alive
+        )
+        return pb.NatBoxTakeOverReply(connections=done.connections, refused=done.refused, seconds=done.seconds)
+
+
+def _interface(text: str) -> IPv4Interface:
+    try:
+        return IPv4Interface(text)
+    except ValueError as exc:
+        raise invalid(f"take over: shared address {text!r}: {exc}", hint="as 203.0.113.1/24") from exc
 
 
 def _counters_to_wire(counters: GatewayCounters) -> pb.NatBoxCountersReply.PerVid:

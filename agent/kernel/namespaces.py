@@ -34,6 +34,7 @@ _LOOPBACK = 1  # net/core/dev.c gives loopback index 1 in every namespace
 _IFF_UP = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
+RTNH_F_ONLINK = 4  # linux/rtnetlink.h
 T = TypeVar("T")
 
 
@@ -123,10 +124,16 @@ class Inside:
         with self._errors(f"add {address} to", link.name, ignore=errno.EEXIST):
             self._netlink.addr("add", index=link.index, address=str(address.ip), prefixlen=address.network.prefixlen)
 
-    def set_route(self, dst: ipaddress.IPv4Network, via: ipaddress.IPv4Address) -> None:
-        """A route in the main table, in place of whatever route to *dst* it had."""
+    def set_route(
+        self, dst: ipaddress.IPv4Network, via: ipaddress.IPv4Address, *, onlink: SeenLink | None = None
+    ) -> None:
+        """A route in the main table, in place of whatever route to *dst* it had.
+
+        With *onlink* the gateway is on that link, whatever addresses that has.
+        """
+        there = {"oif": onlink.index, "flags": RTNH_F_ONLINK} if onlink is not None else {}
         with self._errors(f"route {dst} via {via} in", self._namespace):
-            self._netlink.route("replace", dst=str(dst), gateway=str(via))
+            self._netlink.route("replace", dst=str(dst), gateway=str(via), **there)
 
     def set_sysctl(self, key: str, value: str) -> None:
         """Write a sysctl of the namespace; where the kernel has no such key, UNSUPPORTED.

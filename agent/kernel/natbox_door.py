@@ -17,6 +17,7 @@ from agent.kernel.bpf import BpfMap
 from agent.kernel.errors import kernel_errors
 from agent.kernel.links import SeenLink, find_link
 from agent.kernel.natbox_connections import Connections
+from agent.kernel.natbox_gate import Gate, GatePiece, find_gate
 from agent.kernel.natbox_layout import SeenGateway, SeenPath
 from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
 from agent.kernel.natbox_programs import NatboxPrograms, check_loads
@@ -43,6 +44,7 @@ class NatboxDoor:
         self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
         self._programs: NatboxPrograms | None = None
         self._trunk_index = 0
+        self._gate = Gate()
 
     def close(self) -> None:
         """Let go of sockets and maps. What is attached stays."""
@@ -118,6 +120,34 @@ class NatboxDoor:
                 return
             for piece in reversed(self._pieces(trunk, uplink)):
                 piece.remove()
+
+    def find_links(self) -> dict[str, SeenLink | None]:
+        """Trunk and uplink as they are now."""
+        return {name: self._find(name) for name in (self.path.trunk, self.path.uplink)}
+
+    def link(self, name: str) -> SeenLink:
+        """NOT_FOUND where it does not exist."""
+        return self._link(name)
+
+    def set_gate(self, gate: Gate) -> None:
+        """Have the gate so: now, where the path is laid, and whenever it is laid anew."""
+        with self._lock:
+            self._gate = gate
+            trunk = self._find(self.path.trunk)
+            if trunk is not None and find_gate(self._maps_on(trunk)) not in (None, gate):
+                self._gate_of(trunk).make()
+
+    def gate(self) -> Gate | None:
+        """The gate as the kernel has it; None where it has none."""
+        with self._lock:
+            return find_gate(self._maps())
+
+    def gateway_addresses(self) -> list[tuple[int, ipaddress.IPv4Address]]:
+        """VID and gateway of every VLAN in the maps."""
+        with self._lock:
+            maps = self._maps()
+            entries = [layout.read_vlan_entry(*item) for item in maps["nb_vlans"].items()] if maps else []
+            return [(entry.vid, entry.gateway.ip) for entry in entries]
 
     def observe_all(self) -> dict[int, SeenGateway]:
         """Every VLAN in the maps, by VID."""
@@ -241,7 +271,11 @@ class NatboxDoor:
         """First the rules that drop, then the stack, then what lets packets into it."""
         self._rules.numbers = (trunk.index, uplink.index)
         stack = make_pieces(self._route, trunk, uplink, memory=self._memory, tally=self._tally)
-        return (self._rules, *stack, self._programs_on(trunk))
+        programs = self._programs_on(trunk)
+        return (self._rules, *stack, programs, self._gate_of(trunk))
+
+    def _gate_of(self, trunk: SeenLink) -> GatePiece:
+        return GatePiece(lambda: self._maps_on(trunk), self._gate, trunk.mac)
 
     def _programs_on(self, trunk: SeenLink) -> NatboxPrograms:
         if self._programs is None or self._trunk_index != trunk.index:

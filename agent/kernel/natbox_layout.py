@@ -45,9 +45,10 @@ REASONS = (
     "no such neighbour",
     "not IPv4",
     "kernel refused",
+    "NATBox is the standby",
 )
 #: Not worth an alarm: every broadcast of a VLAN arrives here too.
-ORDINARY_REASONS = frozenset({"MAC not ours", "ARP not for us"})
+ORDINARY_REASONS = frozenset({"MAC not ours", "ARP not for us", "NATBox is the standby"})
 
 _VID = struct.Struct("=I")
 _VLAN = struct.Struct("=4s4s6sBx112s")

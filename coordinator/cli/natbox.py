@@ -6,6 +6,7 @@ import click
 
 from coordinator.cli.client import Coordinator
 from coordinator.cli.files import list_published
+from coordinator.cli.hand_over import hand_over
 from coordinator.cli.options import JSON, with_coordinator
 from coordinator.cli.output import Document, print_document, print_table, show_bytes
 from coordinator.packet import parse_packet
@@ -18,6 +19,9 @@ HEAD = ("CLUSTER", "NETWORK", "VID", "SUBNET", "EXTERNAL", "OUT", "BYTES", "IN",
 @click.group(short_help="Look at NATBox, and ask it about packets.")
 def natbox() -> None:
     """The gateway that clusters share: what it has and does, and why it lets a packet pass or not."""
+
+
+natbox.add_command(hand_over)
 
 
 @natbox.command(short_help="Show what NATBox has and does.")
@@ -44,6 +48,8 @@ def status(coordinator: Coordinator, natbox: str, as_json: bool) -> None:
         print_document(document)
     elif not document["natboxes"]:
         click.echo("no cluster has a NATBox")
+    for one in document.get("pair", ()) if not as_json else ():
+        _show_one_of_two(one)
     for number, found in enumerate(document["natboxes"] if not as_json else ()):
         if number:
             click.echo()
@@ -67,6 +73,13 @@ def _show_natbox(found: Document) -> None:
     if found["trunk_drops"]:
         click.echo("\ndropped, of no network:")
         show_drops(found["trunk_drops"])
+
+
+def _show_one_of_two(one: Document) -> None:
+    what = f"{one['role']}, epoch {one['epoch']}" if one["role"] else "does not answer"
+    click.echo(f"{one['address']}: {what}")
+    for reason in one["unfit"]:
+        show_alarm(f"  {reason}")
 
 
 def show_alarm(text: str) -> None:

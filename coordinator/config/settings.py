@@ -5,6 +5,9 @@
     localhost: host1             # which of them a Rally file means by `localhost`
     distributions:               # what to make containers of, where a Rally file says so
       ubuntu: debian:bookworm
+    natbox:                      # two NATBoxes: coordinator.config.natbox_pair
+      addresses: [192.168.2.24, 192.168.2.23]
+      shared: [203.0.113.1/24]
 
 Every key may be left out.
 """
@@ -18,6 +21,8 @@ from pathlib import Path
 
 from coordinator.config.cluster import Host
 from coordinator.config.fields import Fields, dotted
+from coordinator.config.natbox_pair import KEY as NATBOX
+from coordinator.config.natbox_pair import NatBoxPair, read_pair
 from coordinator.config.problem import Report, suggest
 from coordinator.config.surroundings import Surroundings, parse_distributions
 from coordinator.config.tree import Entry, read_tree
@@ -30,11 +35,15 @@ DEFAULT_PATH = Path("/etc/caas/config.yaml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A site: its agents by name, which of them is `localhost` ("" where none is), images for distributions."""
+    """A site: its agents by name, which of them is `localhost` ("" where none is), images for distributions.
+
+    `natbox` is None where clusters' files say all that there is to say of NATBox: there is one.
+    """
 
     agents: Mapping[str, IPv4Address] = field(default_factory=dict)
     localhost: str = ""
     distributions: Mapping[str, str] = field(default_factory=dict)
+    natbox: NatBoxPair | None = None
 
     def surroundings(self, distributions: Mapping[str, str]) -> Surroundings:
         """Those of a file that is to be deployed here. What the call says goes before what the site says."""
@@ -67,14 +76,16 @@ def load_settings(path: Path) -> Settings:
     report.check()
     if root is None:
         return Settings()
-    fields = Fields(root, "", report, place=root.place, required=(), optional=("agents", "localhost", "distributions"))
+    known = ("agents", "localhost", "distributions", NATBOX)
+    fields = Fields(root, "", report, place=root.place, required=(), optional=known)
     agents = _agents(fields, report)
     own = fields.scalar("localhost", "the name of one of the agents")
     if own is not None and own.text not in agents:
         fields.wrong("localhost", f"{own.text!r} is none of the agents", hint=suggest(own.text, agents))
     distributions = _distributions(fields, report)
+    pair = read_pair(fields, report)
     report.check()
-    return Settings(agents=agents, localhost=own.text if own else "", distributions=distributions)
+    return Settings(agents=agents, localhost=own.text if own else "", distributions=distributions, natbox=pair)
 
 
 def _listed(fields: Fields, key: str, what: str, report: Report) -> tuple[dict[str, Entry], Fields | None]:

@@ -45,12 +45,22 @@ def make_settings(topology: Topology) -> str:
     """The coordinator's configuration file: the lab's agents, and its own host as `localhost`."""
     agents = [machine for machine in topology.machines.values() if machine.role is Role.HOST]
     lines = [f"  {machine.name}: {machine.management}" for machine in agents]
-    return "\n".join(["agents:", *lines, f"localhost: {topology.coordinator}", ""])
+    return "\n".join(["agents:", *lines, f"localhost: {topology.coordinator}", *_pair_lines(topology), ""])
+
+
+def _pair_lines(topology: Topology) -> list[str]:
+    """Two NATBoxes, and the uplink's address that goes with the one that works."""
+    natboxes = topology.natboxes
+    if len(natboxes) < 2:
+        return []
+    shared = [str(nic.address) for one in natboxes for nic in one.nics if nic.name == one.uplink and nic.address]
+    addresses = ", ".join(str(one.management) for one in natboxes)
+    return ["natbox:", f"  addresses: [{addresses}]", f"  shared: [{', '.join(shared)}]"]
 
 
 def daemon_name(machine: str, role: str) -> str:
     """What the daemon of a machine is called in the lab, whether the machine has one or not."""
-    return "caas-natbox" if role == Role.NATBOX.value else f"caas-agent.{machine}"
+    return f"caas-{machine}" if role == Role.NATBOX.value else f"caas-agent.{machine}"
 
 
 def make_uid(lab: str) -> int:

@@ -15,7 +15,7 @@ from proto.model import check_mtu
 from proto.names import check_hostname, check_ifname, make_link_name
 
 MTU_DEFAULT = 1500
-NATBOX = "natbox"
+NATBOX, SECOND_NATBOX = "natbox", "natbox2"
 AGENT_PORT = 7443
 NATBOX_PORT = 7444
 
@@ -62,7 +62,10 @@ class Nic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A namespace that plays a whole machine. `trunk` and `uplink` are NIC names, set on NATBox only."""
+    """A namespace that plays a whole machine. `trunk` and `uplink` are NIC names, set on NATBox only.
+
+    `onlink` is the NIC of a gateway that is reached without an address: of two NATBoxes one has that of the uplink.
+    """
 
     name: str
     role: Role
@@ -70,6 +73,7 @@ class Machine:
     routes: tuple[tuple[ipaddress.IPv4Network, ipaddress.IPv4Address], ...] = ()
     trunk: str = ""
     uplink: str = ""
+    onlink: str = ""
 
     def __post_init__(self) -> None:
         check_hostname(self.name)
@@ -87,6 +91,11 @@ class Topology:
     coordinator: str
     switches: Mapping[str, Switch] = field(default_factory=dict)
     machines: Mapping[str, Machine] = field(default_factory=dict)
+
+    @property
+    def natboxes(self) -> tuple[Machine, ...]:
+        """None, one or two."""
+        return tuple(machine for machine in self.machines.values() if machine.role is Role.NATBOX)
 
     def machine(self, name: str) -> Machine:
         """The machine called *name*, else NOT_FOUND."""

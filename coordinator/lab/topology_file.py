@@ -15,12 +15,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from coordinator.config.problem import Place, Report, suggest
 from coordinator.config.tree import Mapping, Node, Scalar, Sequence, is_nothing, read_tree
-from coordinator.lab.topology import MTU_DEFAULT, NATBOX, Machine, Nic, Role, Switch, Topology
+from coordinator.lab.topology import MTU_DEFAULT, NATBOX, SECOND_NATBOX, Machine, Nic, Role, Switch, Topology
 from proto.errors import CaasError, invalid
 from proto.model.network import check_mtu
 from proto.names import check_hostname, check_ifname
 
 DEFAULT = "default.yaml"
+_NATBOXES = (NATBOX, SECOND_NATBOX)
 SIZE_MAX = 256
 """Machines and switches in one lab: more than a bridge has ports for would need more than one switch."""
 
@@ -90,6 +91,7 @@ class _File(_Strict):
     switches: dict[HostName, Annotated[_Switch, BeforeValidator(_empty_if_nothing)]] = {}
     hosts: dict[HostName, _Machine] = Field(min_length=1)
     natbox: _NatBox | None = None
+    natbox2: _NatBox | None = None
     routers: dict[HostName, _Machine] = {}
     stations: dict[HostName, _Machine] = {}
 
@@ -179,7 +181,7 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     match loc:
         case ():
             model: type[BaseModel] = _File
-        case ("natbox",):
+        case ("natbox",) | ("natbox2",):
             model = _NatBox
         case ("switches", _):
             model = _Switch
@@ -199,8 +201,9 @@ class _Checker:
         for section, role in (("hosts", Role.HOST), ("routers", Role.ROUTER), ("stations", Role.STATION)):
             for name, machine in getattr(file, section).items():
                 self._add(name, role, (section, name), machine)
-        if file.natbox is not None:
-            self._add(NATBOX, Role.NATBOX, (NATBOX,), file.natbox)
+        for name, natbox in ((NATBOX, file.natbox), (SECOND_NATBOX, file.natbox2)):
+            if natbox is not None:
+                self._add(name, Role.NATBOX, (name,), natbox)
         self._wires = self._find_wires()
 
     def topology(self) -> Topology:
@@ -213,6 +216,7 @@ class _Checker:
         switches = {name: Switch(name=name, mtu=switch.mtu) for name, switch in file.switches.items()}
         machines = {name: self._machine(name) for name in self._sections}
         self._check_duplicates()
+        self._check_pair(machines)
         return Topology(coordinator=coordinator, switches=switches, machines=machines)
 
     def _problem(self, loc: tuple[str, ...], message: str, hint: str = "") -> None:
@@ -220,7 +224,7 @@ class _Checker:
         self._report.add(place, path, message, hint=hint)
 
     def _add(self, name: str, role: Role, loc: tuple[str, ...], machine: _Machine) -> None:
-        if name in self._sections or name in self._file.switches or (name == NATBOX and role is not Role.NATBOX):
+        if name in self._sections or name in self._file.switches or (name in _NATBOXES and role is not Role.NATBOX):
             self._problem(loc, f"the name {name!r} is taken by another machine or switch")
         self._sections.setdefault(name, (role, loc, machine))
 
@@ -252,12 +256,18 @@ class _Checker:
         if machine.gateway is not None:
             routes[ipaddress.IPv4Network("0.0.0.0/0")] = machine.gateway
         self._check_machine(role, loc, nics, routes)
-        if isinstance(machine, _NatBox):
-            self._check_natbox(machine, nics)
-            trunk, uplink = machine.trunk, machine.uplink
-        else:
-            trunk = uplink = ""
-        return Machine(name=name, role=role, nics=nics, routes=tuple(routes.items()), trunk=trunk, uplink=uplink)
+        if not isinstance(machine, _NatBox):
+            return Machine(name=name, role=role, nics=nics, routes=tuple(routes.items()))
+        self._check_natbox(name, machine, nics)
+        return Machine(
+            name=name,
+            role=role,
+            nics=nics,
+            routes=tuple(routes.items()),
+            trunk=machine.trunk,
+            uplink=machine.uplink,
+            onlink=machine.uplink if self._file.natbox2 is not None else "",
+        )
 
     def _nic(self, machine: str, loc: tuple[str, ...], name: str, nic: _Nic) -> Nic | None:
         where = (*loc, "nics", name)
@@ -297,22 +307,49 @@ class _Checker:
             if any(address.network.overlaps(other.network) for other in addresses[:index]):
                 self._problem((*loc, "nics"), f"{address}: another NIC of this machine is in an overlapping subnet")
         for dst, via in routes.items():
-            if not any(via in address.network for address in addresses):
+            if not any(via in address.network for address in (*addresses, *self._shared(role))):
                 key = ("gateway",) if dst.prefixlen == 0 else ("routes", str(dst))
                 self._problem((*loc, *key), f"{via} is in no subnet of this machine's NICs")
 
-    def _check_natbox(self, natbox: _NatBox, nics: tuple[Nic, ...]) -> None:
+    def _shared(self, role: Role) -> list[ipaddress.IPv4Interface]:
+        """What either of two NATBoxes may have on its uplink."""
+        natbox = self._file.natbox
+        if role is not Role.NATBOX or natbox is None or self._file.natbox2 is None:
+            return []
+        nic = natbox.nics.get(natbox.uplink)
+        return [nic.address] if nic is not None and nic.address is not None else []
+
+    def _check_natbox(self, which: str, natbox: _NatBox, nics: tuple[Nic, ...]) -> None:
         by_name = {nic.name: nic for nic in nics}
         for key, name in (("trunk", natbox.trunk), ("uplink", natbox.uplink)):
             if name not in natbox.nics:
-                self._problem((NATBOX, key), f"NATBox has no NIC {name!r}", suggest(name, natbox.nics))
+                self._problem((which, key), f"NATBox has no NIC {name!r}", suggest(name, natbox.nics))
         if natbox.trunk == natbox.uplink:
-            self._problem((NATBOX, "uplink"), f"{natbox.uplink} is the trunk, which NATBox has for itself")
+            self._problem((which, "uplink"), f"{natbox.uplink} is the trunk, which NATBox has for itself")
         trunk, uplink = by_name.get(natbox.trunk), by_name.get(natbox.uplink)
         if trunk is not None and trunk.address is not None:
-            self._problem((NATBOX, "nics", trunk.name, "address"), "NATBox's trunk carries tagged frames only")
-        if uplink is not None and uplink.address is None:
-            self._problem((NATBOX, "nics", uplink.name), "NATBox's uplink needs an address to translate to")
+            self._problem((which, "nics", trunk.name, "address"), "NATBox's trunk carries tagged frames only")
+        if uplink is not None and uplink.address is None and which == NATBOX:
+            self._problem((which, "nics", uplink.name), "NATBox's uplink needs an address to translate to")
+        if uplink is not None and uplink.address is not None and which == SECOND_NATBOX:
+            where = (which, "nics", uplink.name, "address")
+            self._problem(where, "the uplink's address is the first NATBox's", "leave it out: it goes with the packets")
+
+    def _check_pair(self, machines: dict[str, Machine]) -> None:
+        """Two NATBoxes have the same neighbours on both sides."""
+        one, other = machines.get(NATBOX), machines.get(SECOND_NATBOX)
+        if other is None:
+            return
+        if one is None:
+            self._problem((SECOND_NATBOX,), "there is no first one", "call it natbox")
+            return
+        for what in ("trunk", "uplink"):
+            switches = [
+                next((nic.switch for nic in machine.nics if nic.name == getattr(machine, what)), "")
+                for machine in (one, other)
+            ]
+            if switches[0] != switches[1] or not all(switches):
+                self._problem((SECOND_NATBOX, what), f"the {what} must be on the first one's switch, and that on one")
 
     def _check_duplicates(self) -> None:
         """One address twice on a switch. (On a wire the second would be found by its machine's own check.)"""

@@ -174,4 +174,4 @@ def _set_up(inside: Inside, machine: Machine) -> None:
     if machine.role is Role.ROUTER:
         inside.set_sysctl("net.ipv4.ip_forward", "1")
     for dst, via in machine.routes:
-        inside.set_route(dst, via)
+        inside.set_route(dst, via, onlink=links[machine.onlink] if machine.onlink else None)

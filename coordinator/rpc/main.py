@@ -12,6 +12,7 @@ from pathlib import Path
 from coordinator.config import find_settings
 from coordinator.fleet import Fleet
 from coordinator.journal import Journal
+from coordinator.natbox_pair_client import PairedFleet
 from coordinator.rpc.service import CoordinatorService
 from proto import coordinator_pb2_grpc
 from proto.transport.daemon import add_common_arguments, end_on_signal, run_daemon
@@ -52,7 +53,7 @@ async def _serve(options: argparse.Namespace) -> None:
     settings = find_settings(options.config)
     tls = TlsFiles.load(options.tls)
     journal = Journal(options.state / "journal.db")
-    fleet = Fleet(tls)
+    fleet = PairedFleet(tls, settings.natbox) if settings.natbox else Fleet(tls)
     local = Server(allowed=None)
     options.socket.unlink(missing_ok=True)
     # Nobody may connect between bind and chmod.

@@ -7,14 +7,15 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from coordinator import access, bringup, checks, doctor, natboxes, status, teardown
+from coordinator import access, bringup, checks, doctor, natbox_hand_over, natboxes, status, teardown
 from coordinator.catching_up import CatchingUp
 from coordinator.claims import Claims
 from coordinator.compiling import compile_cluster, to_document
 from coordinator.config import Settings
 from coordinator.conflicts import check_conflicts
 from coordinator.fleet import Fleet
-from coordinator.journal import Journal
+from coordinator.journal import NATBOX, Journal
+from coordinator.natbox_watch import Watch
 from coordinator.nova.urls import INTERNAL, PUBLIC
 from coordinator.progress import Progress
 from coordinator.reading import read_request
@@ -35,6 +36,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         self._claims = Claims()
         self._catching_up = CatchingUp(fleet, journal, self._claims)
         self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
         file = (await read_request(self._settings, request)).file
@@ -62,7 +64,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         return _document(found)
 
     async def NatBoxStatus(self, request: pb.NatBoxStatusRequest, context: Any) -> pb.Document:
-        return _document(await natboxes.status(self._fleet, self._journal, request.natbox))
+        document = await natboxes.status(self._fleet, self._journal, request.natbox)
+        if pair := self._settings.natbox:
+            document["pair"] = await natbox_hand_over.describe(self._fleet, pair)
+        return _document(document)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.Document:
         return _document(await natboxes.explain(self._fleet, self._journal, request))
@@ -95,6 +100,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             return await teardown.down(self._fleet, self._journal, name, progress, file, forget=request.forget)
 
         async for event in self._alone(name, "down", work):
+            yield event
+
+    async def HandOver(self, request: pb.HandOverRequest, context: Any) -> AsyncIterator[pb.Event]:
+        async def work(progress: Progress) -> dict[str, Any]:
+            return await natbox_hand_over.hand_over(self._fleet, self._settings.natbox, request.to, progress)
+
+        async for event in self._alone(NATBOX, "natbox hand-over", work):
             yield event
 
     async def Verify(self, request: pb.NameRequest, context: Any) -> AsyncIterator[pb.Event]:
@@ -161,12 +173,15 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             task.cancel()
 
     def start(self) -> None:
-        """Go on with what waits for hosts that were away."""
+        """Go on with what waits for hosts that were away. Of two NATBoxes see to it from now on that one works."""
         self._catching_up.look()
+        if pair := self._settings.natbox:
+            progress = Progress(NATBOX, self._journal, lambda _: None)
+            self._watching = asyncio.create_task(Watch(self._fleet, pair, progress, self._claims).run())
 
     async def stop(self) -> None:
         """Interrupt what is under way, and wait until it has written how it ended."""
-        tasks = list(self._under_way)
+        tasks = [*self._under_way, *([self._watching] if self._watching else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

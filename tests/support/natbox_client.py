@@ -25,6 +25,7 @@ REQUESTS = {
     "Apply": pb.NatBoxApplyRequest,
     "Counters": pb.NatBoxCountersRequest,
     "Destroy": pb.NatBoxDestroyRequest,
+    "Standing": pb.NatBoxStandingRequest,
 }
 
 

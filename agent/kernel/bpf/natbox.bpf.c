@@ -7,7 +7,8 @@
  *            container's MAC in front, and appends exactly one tag.
  * Inner address: 240.0.0.0/4 | VID << 16 | the low 16 bits of the container's own (a subnet is a /16 or smaller). To
  * the stack every container of every VLAN is another host: routing, fragments and connections cannot mix them up.
- * Whatever is not said to pass is dropped and counted. agent/kernel/natbox_layout.py has the same structs and numbers.
+ * Where there are two NATBoxes (docs/adr/0012), the gate decides before anything else; the open one's epoch, heard on
+ * the trunk, closes another. Whatever is not said to pass is dropped and counted. agent/kernel/natbox_layout.py has the same structs and numbers.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,6 +37,11 @@
 #define UDP_CHECK 6
 #define ICMP_ECHO 8
 #define ICMP_ECHOREPLY 0
+#define ETH_P_NATBOX 0x88b5 /* IEEE 802, local experimental EtherType 1: untagged, between NATBoxes */
+#define CONTROL_MAGIC 0x63616173
+#define CONTROL_CLAIM 1  /* "I am open at this epoch" */
+#define CONTROL_ASK 2    /* "is anybody open?" */
+#define CONTROL_ANSWER 3 /* "I am" */
 #define PACKET_HOST 0 /* linux/if_packet.h */
 #define ARP_REQUEST 1
 #define ARP_REPLY 2
@@ -62,6 +68,7 @@ enum reason {
 	NO_NEIGHBOUR,
 	NOT_IPV4_OUT,
 	KERNEL_REFUSED,
+	GATE_CLOSED,
 	REASONS,
 };
 
@@ -95,6 +102,13 @@ struct traffic {
 
 struct drops {
 	__u64 by_reason[32];
+};
+
+/* Epoch 0: nobody has said that there are two. `heard` is the epoch of the one that closed it; `mac` is the trunk's. */
+struct gate {
+	__u64 epoch, heard;
+	__u32 closed;
+	__u8 mac[ETH_ALEN], unused[6];
 };
 
 /* Hashes without preallocation: memory follows what is in them, and an element is replaced as a whole. */
@@ -135,6 +149,27 @@ struct {
 	__type(key, __u32);
 	__type(value, struct drops);
 } nb_drops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gate);
+} nb_gate SEC(".maps");
+
+static __always_inline struct gate *the_gate(void)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&nb_gate, &only);
+}
+
+static __always_inline bool is_closed(void)
+{
+	struct gate *gate = the_gate();
+
+	return !gate || gate->closed;
+}
 
 static __always_inline int drop(__u32 vid, enum reason reason)
 {
@@ -400,6 +435,38 @@ static __always_inline int from_trunk_ip(struct __sk_buff *skb, __u32 vid, const
 	return TC_ACT_OK;
 }
 
+struct control_frame {
+	struct ethhdr eth;
+	__be32 magic;
+	__be16 kind, unused;
+	__be64 epoch;
+} __attribute__((packed));
+
+/* What NATBoxes say to each other, and nobody in a VLAN can: it has no tag. */
+static __always_inline int from_trunk_untagged(struct __sk_buff *skb)
+{
+	struct control_frame *frame = headers(skb, sizeof(*frame));
+	struct gate *gate = the_gate();
+	__u64 epoch;
+
+	if (!frame || !gate || frame->eth.h_proto != bpf_htons(ETH_P_NATBOX) ||
+	    frame->magic != bpf_htonl(CONTROL_MAGIC))
+		return drop(0, UNTAGGED);
+	epoch = bpf_be64_to_cpu(frame->epoch);
+	if (frame->kind == bpf_htons(CONTROL_CLAIM) && gate->epoch && epoch > gate->epoch) {
+		gate->heard = epoch;
+		gate->closed = 1;
+	}
+	if (frame->kind != bpf_htons(CONTROL_ASK) || gate->closed || !gate->epoch)
+		return TC_ACT_SHOT;
+	frame->kind = bpf_htons(CONTROL_ANSWER);
+	frame->epoch = bpf_cpu_to_be64(gate->epoch);
+	__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);
+	__builtin_memcpy(frame->eth.h_source, gate->mac, ETH_ALEN);
+	skb->mark = MARK_ANSWER;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 SEC("tc")
 int natbox_in(struct __sk_buff *skb)
 {
@@ -409,10 +476,12 @@ int natbox_in(struct __sk_buff *skb)
 	__u32 vid;
 
 	if (tagged < 0)
-		return drop(0, skb->vlan_present ? WRONG_TAG : UNTAGGED);
+		return skb->vlan_present ? drop(0, WRONG_TAG) : from_trunk_untagged(skb);
 	vid = tagged;
 	if (vid < VID_MIN || vid > VID_MAX)
 		return drop(0, RESERVED_VID);
+	if (is_closed())
+		return drop(vid, GATE_CLOSED);
 	vlan = bpf_map_lookup_elem(&nb_vlans, &vid);
 	if (!vlan || !vlan->open)
 		return drop(vid, UNOWNED_VID);
@@ -448,7 +517,7 @@ int natbox_out(struct __sk_buff *skb)
 	__u8 protocol;
 	bool first;
 
-	if (skb->mark == (MARK_ANSWER | vid) && skb->vlan_present && skb->vlan_tci == vid) {
+	if (skb->mark == (MARK_ANSWER | vid) && (vid ? skb->vlan_present && skb->vlan_tci == vid : !skb->vlan_present)) {
 		skb->mark = 0;
 		return TC_ACT_OK;
 	}
@@ -461,6 +530,8 @@ int natbox_out(struct __sk_buff *skb)
 	vid = address >> INNER_VID_SHIFT & VID_MASK;
 	if ((address & INNER) != INNER)
 		return drop(0, NO_OWNER);
+	if (is_closed())
+		return drop(vid, GATE_CLOSED);
 	vlan = bpf_map_lookup_elem(&nb_vlans, &vid);
 	if (!vlan || !vlan->open)
 		return drop(vid, NO_OWNER);

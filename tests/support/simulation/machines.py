@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,9 @@ from agent.host import Host
 from agent.rpc.service import NodeAgent
 from agent.saved import unconfirmed_from_wire, unconfirmed_to_wire
 from natbox.gatekeeper import Gatekeeper
+from natbox.handover import HandOver
 from natbox.service import NatBoxService
+from natbox.standing import SavedStanding
 from proto import agent_pb2, agent_pb2_grpc, natbox_pb2_grpc, types_pb2
 from proto.disk import OfCluster
 from proto.errors import CaasError, Code
@@ -30,6 +33,7 @@ from proto.wire import (
 )
 from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
 from tests.support.fleet import FakeExec, FakeFleet
+from tests.support.natbox_machine import FakeMachine, Segment
 from tests.support.simulation.clock import PROCESS, Died
 from tests.support.simulation.network import Registry
 from tests.unit.natbox.fake_door import FakeDoor
@@ -441,7 +445,8 @@ class GatewayMachine(Machine):
         keeper = WatchedGatekeeper(self.door, self.disk)  # type: ignore[arg-type]
         keeper.machine = self
         keeper.restore()
-        return NatBoxService(keeper), natbox_pb2_grpc.add_NatBoxServicer_to_server
+        alone = HandOver(FakeMachine(Segment()), SavedStanding(Path("never-written")))
+        return NatBoxService(keeper, alone), natbox_pb2_grpc.add_NatBoxServicer_to_server
 
     def lose_power(self) -> None:
         self.tell("natbox: power lost")

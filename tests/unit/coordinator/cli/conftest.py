@@ -86,6 +86,9 @@ class ToldCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
     def Down(self, request: Any, context: Any) -> Iterator[pb.Event]:  # noqa: N802
         yield from self._tell("Down", request, context)
 
+    def HandOver(self, request: Any, context: Any) -> Iterator[pb.Event]:  # noqa: N802
+        yield from self._tell("HandOver", request, context)
+
     def Verify(self, request: Any, context: Any) -> Iterator[pb.Event]:  # noqa: N802
         yield from self._tell("Verify", request, context)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
 
 from coordinator.config import ConfigError, Host, Settings, Surroundings, find_settings, load_bytes, load_settings
+from coordinator.config.natbox_pair import NatBoxPair
 from proto.errors import CaasError
 
 GOOD = """\
@@ -17,6 +18,9 @@ agents:
 localhost: host1
 distributions:
   Ubuntu: debian:bookworm
+natbox:
+  addresses: [192.168.2.24, 192.168.2.23]
+  shared: [203.0.113.1/24, 198.51.100.1/28]
 """
 ROUTED = """\
 name: r
@@ -41,7 +45,14 @@ def test_a_good_file(tmp_path: Path) -> None:
         agents={"host1": IPv4Address("192.168.2.25"), "far.example.net": IPv4Address("192.168.2.26")},
         localhost="host1",
         distributions={"ubuntu": "debian:bookworm"},
+        natbox=NatBoxPair(
+            addresses=(IPv4Address("192.168.2.24"), IPv4Address("192.168.2.23")),
+            shared=(IPv4Interface("203.0.113.1/24"), IPv4Interface("198.51.100.1/28")),
+        ),
     )
+    assert settings.natbox is not None
+    assert settings.natbox.has("192.168.2.23")
+    assert not settings.natbox.has("192.168.2.2")
     around = settings.surroundings({})
     assert around.localhost == Host(name="host1", address=IPv4Address("192.168.2.25"))
     assert around.agents == {IPv4Address("192.168.2.25"): "host1", IPv4Address("192.168.2.26"): "far.example.net"}
@@ -62,6 +73,13 @@ def test_an_empty_file_says_nothing(tmp_path: Path, text: str) -> None:
         ("agents:\n  host1: 10.0.0.1\nlocalhost: host2\n", 3, "'host2' is none of the agents"),
         ("distributions:\n  ubuntu: centos:7\n", 2, "no image is made of 'centos:7'"),
         ("distributions: [ubuntu]\n", 1, "found a list"),
+        ("natbox: {shared: [203.0.113.1/24]}\n", 1, "'addresses' is missing"),
+        ("natbox:\n  addresses: [10.0.0.1]\n  shared: [203.0.113.1/24]\n", 2, "two different ones are needed"),
+        ("natbox:\n  addresses: [10.0.0.1, 10.0.0.1]\n  shared: [203.0.113.1/24]\n", 2, "two different ones"),
+        ("natbox:\n  addresses: [10.0.0.1, ten]\n  shared: [203.0.113.1/24]\n", 2, "no IPv4 address"),
+        ("natbox:\n  addresses: [10.0.0.1, 10.0.0.2]\n  shared: [203.0.113.1]\n", 3, "the prefix length is missing"),
+        ("natbox:\n  addresses: [10.0.0.1, 10.0.0.2]\n  shared: [10.0.0.2/24]\n", 3, "where a daemon answers"),
+        ("natbox: 10.0.0.1\n", 1, "found"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:

@@ -8,15 +8,33 @@ from pathlib import Path
 import pytest
 
 from coordinator.config.problem import ConfigError
+from coordinator.lab.daemons import make_services, make_settings
+from coordinator.lab.places import Places
 from coordinator.lab.topology import Role, make_switch_port_name
 from coordinator.lab.topology_file import default_topology, load_topology, parse_topology
 from proto.errors import CaasError, Code
 
+EXAMPLES = Path(__file__).parents[4] / "examples"
 ONE_HOST = """
 switches: {lan: {}}
 hosts:
   host1: {nics: {eth0: {switch: lan, address: 10.0.0.1/24}}}
 """
+TWO_SWITCHES = ONE_HOST.replace("{lan: {}}", "{lan: {}, up: {}}")
+#: To be put behind TWO_SWITCHES.
+PAIR = """
+natbox: {trunk: t, uplink: u, gateway: 10.1.0.9, nics: {m: {switch: lan, address: 10.0.0.3/24}, t: {switch: lan},
+  u: {switch: up, address: 10.1.0.1/24}}}
+natbox2: {trunk: t, uplink: u, gateway: 10.1.0.9, nics: {m: {switch: lan, address: 10.0.0.4/24}, t: {switch: lan},
+  u: {switch: up}}}
+"""
+SECOND = PAIR.index("natbox2")
+
+
+def second(before: str, after: str) -> str:
+    """Two NATBoxes, and something else in the second."""
+    assert before in PAIR[SECOND:]
+    return TWO_SWITCHES + PAIR[:SECOND] + PAIR[SECOND:].replace(before, after)
 
 
 def parse(text: str) -> object:
@@ -107,6 +125,25 @@ nat: {}
     assert "192.168.2.255 is the network or broadcast address" in found[4]
 
 
+def test_two_natboxes_fit_together() -> None:
+    parse(TWO_SWITCHES + PAIR)
+
+
+def test_two_natboxes_have_one_uplink_address() -> None:
+    topology = load_topology(EXAMPLES / "two-natboxes-lab.yaml")
+    one, other = topology.natboxes
+    assert (one.name, other.name) == ("natbox", "natbox2")
+    assert (one.onlink, other.onlink) == ("eth2", "eth2")
+    assert one.routes == other.routes
+    assert [nic.address for nic in other.nics if nic.name == "eth2"] == [None]
+    lines = make_settings(topology).splitlines()
+    assert lines[-3:] == ["natbox:", "  addresses: [192.168.2.24, 192.168.2.23]", "  shared: [203.0.113.1/24]"]
+    names = [service.daemon.name for service in make_services(topology, Places("lab"), uid=0)]
+    assert names == ["caas-agent.host1", "caas-natbox", "caas-natbox2", "caas-coordinator"]
+    assert default_topology().natboxes[0].onlink == ""
+    assert "natbox" not in make_settings(default_topology())
+
+
 def test_unknown_keys_name_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError) as caught:
         parse("hosts: {a: {nics: {eth0: {swich: lan}}}}")
@@ -148,6 +185,11 @@ def test_unknown_keys_name_the_nearest_known_one() -> None:
             + "{t: {switch: lan}, m: {switch: lan, address: 10.0.0.3/24}, u: {switch: lan}}}",
             "needs an address to translate to",
         ),
+        (TWO_SWITCHES + PAIR[SECOND:], "there is no first one"),
+        (second("u: {switch: up}", "u: {switch: lan}"), "the uplink must be on the first one's switch"),
+        (second("t: {switch: lan}", "t: {switch: up}"), "the trunk must be on the first one's switch"),
+        (second("u: {switch: up}", "u: {switch: up, address: 10.1.0.2/24}"), "is the first NATBox's"),
+        (second("gateway: 10.1.0.9", "gateway: 10.2.0.9"), "is in no subnet"),
     ],
     ids=lambda value: value[:40].strip() if "\n" not in value else "",
 )

@@ -1,0 +1,193 @@
+"""Two NATBoxes, their coordinator and real traffic: handed over, taken over, cut off and come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+
+from tests.support.crossing import OUTSIDE, mac_of, run
+from tests.support.flows import Sender, echo
+from tests.support.gateway import Station, make_gateway, make_table
+from tests.support.natbox_two import SHARED, A, B, Processes, TwoCrossing, two_natboxes
+from tests.support.netns import poll_until
+from tests.support.streams import Stream, echo_server
+from tests.support.wire import Tap
+
+GATEWAY = "192.168.10.1"
+VIDS = (100, 200)
+LISTENER = "02:00:00:00:00:77"
+
+
+class Site:
+    """The pair, two tenants with the same address, and a station that only a raw socket plays."""
+
+    def __init__(self, around: TwoCrossing, processes: Processes, build: Path) -> None:
+        self.around, self.processes = around, processes
+        self.tenants = {vid: around.add_tenant(vid, "192.168.10.50/24", GATEWAY, build=build) for vid in VIDS}
+        self.listener = Station(vid=100, mac=LISTENER, address="192.168.10.77")
+        for vid, netns in self.tenants.items():
+            stations = [Station(vid=vid, mac=mac_of(netns, "eth1")), *([self.listener] if vid == 100 else [])]
+            processes.apply(A, make_table(make_gateway(*stations)))
+
+    def reaches(self, vid: int) -> bool:
+        """Whether a new connection of the tenant's works."""
+        done = run("ping", "-c1", "-W1", OUTSIDE, netns=self.tenants[vid], check=False)
+        return done.returncode == 0
+
+    def all_reach(self) -> bool:
+        return all(self.reaches(vid) for vid in VIDS)
+
+    def neighbour(self, netns: str, address: str) -> str:
+        """The MAC that *netns* has for *address*."""
+        words = run("ip", "neigh", "show", address, netns=netns).stdout.split()
+        return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+    def inner_connections(self, address: str) -> int:
+        """How many entries with an inner address that NATBox has."""
+        table = run("cat", "/proc/net/nf_conntrack", netns=self.around.boxes[address]).stdout
+        return sum("src=240." in line for line in table.splitlines())
+
+    def forget_neighbours(self) -> None:
+        """Who waited for an answer in vain begins at once."""
+        for netns in self.tenants.values():
+            run("ip", "neigh", "flush", "all", netns=netns)
+
+    def ask_for_gateway(self, tap: Tap) -> None:
+        ask = ARP(op=1, hwsrc=LISTENER, psrc=self.listener.address, pdst=GATEWAY)
+        tap.send(bytes(Ether(src=LISTENER, dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=100) / ask))
+
+    def answers(self, tap: Tap, seconds: float) -> list[tuple[float, str]]:
+        """Ask every 20 ms for VLAN 100's gateway; when each answer came and who sent it."""
+        began, heard = time.monotonic(), []
+        while (now := time.monotonic() - began) < seconds:
+            self.ask_for_gateway(tap)
+            for frame in tap.collect(lambda frame: frame.ethertype == 0x0806, count=1 << 16, timeout=0.02):
+                arp = ARP(frame.payload)
+                if frame.destination == LISTENER and arp.op == 2 and arp.psrc == GATEWAY:
+                    heard.append((now, frame.source))
+        return heard
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("two")
+    with two_natboxes(folder) as (around, processes):
+        yield Site(around, processes, folder)
+
+
+@pytest.fixture
+def site(pair: Site) -> Site:
+    """The pair, of which A works."""
+    pair.processes.forget_entries()
+    if pair.processes.standing(A)[0] != "active":
+        pair.processes.hand_over("--to", A)
+    assert pair.all_reach()
+    return pair
+
+
+def test_connections_outlive_a_hand_over_there_and_back(site: Site) -> None:
+    around, processes = site.around, site.processes
+    with echo_server(around.outside, 7) as connections, echo(around.outside, 7) as peers:
+        streams = [Stream(netns, (OUTSIDE, 7), seed=n) for n, netns in enumerate(list(site.tenants.values()) * 3)]
+        with (
+            Sender(site.tenants[100], (OUTSIDE, 7)) as one,
+            Sender(site.tenants[200], (OUTSIDE, 7)) as other,
+        ):
+            time.sleep(0.5)
+            before = set(peers)
+            assert len(before) == 2
+            epoch = processes.standing(A)[1]
+            for to, away in ((B, A), (A, B)):
+                epoch += 1
+                done = processes.hand_over()
+                assert (done["to"], done["epoch"], done["refused"]) == (to, epoch, 0)
+                assert done["connections"] >= len(streams) + 2
+                assert done["seconds"] < 1
+                assert processes.standing(to)[0] == "active"
+                assert processes.standing(away) == ("standby", epoch)
+                assert site.inner_connections(away) == 0
+                for vid, netns in site.tenants.items():
+                    assert site.neighbour(netns, GATEWAY) == around.mac(to, "eth1")
+                    assert site.reaches(vid)
+                assert site.neighbour(around.outside, SHARED) == around.mac(to, "eth2")
+                time.sleep(0.3)
+            lost = one.finish(), other.finish()
+            assert peers == before, "a flow that began anew would have another port"
+            assert max(lost) < 0.2 * one.sent, "and packets flowed for most of the time"
+        for stream in streams:
+            stream.finish()
+            assert stream.sent > 100_000
+        assert len(connections) == len(streams)
+        assert {address for address, _ in connections | peers} == {SHARED}
+
+
+def test_one_that_dies_is_taken_over_and_stays_closed_when_it_comes_back(site: Site) -> None:
+    around, processes = site.around, site.processes
+    # The standby has the tables before: it will be told nothing more than to work.
+    poll_until(lambda: site.processes.call(B, "Standing").get("generations") == {"c100": "1", "c200": "1"}, deadline=15)
+    processes.kill(A)
+    around.set_links(A, "down")
+    site.forget_neighbours()
+    died = time.time()
+    poll_until(site.all_reach, deadline=15, describe=lambda: processes.log("coordinator"))
+    works = time.time()
+    poll_until(lambda: processes.entries("natbox:take-over")[0][1], deadline=5)
+    ((noticed, over, outcome, _),) = processes.entries("natbox:take-over")
+    assert outcome == "done"
+    assert over is not None
+    assert max(works, over) - noticed < 3
+    assert works - died < 10
+    assert site.neighbour(around.outside, SHARED) == around.mac(B, "eth2")
+    with Tap(around.raw, "eth1") as tap:
+        # Its daemon is dead, and its kernel would go on where it was.
+        around.set_links(A, "up")
+        heard = site.answers(tap, 2.0)
+        old = [when for when, source in heard if source == around.mac(A, "eth1")]
+        assert {source for _, source in heard} <= {around.mac(A, "eth1"), around.mac(B, "eth1")}
+        assert not [when for when in old if when > 0.4], "it heard of the other's epoch, and closed"
+        assert len(heard) - len(old) > 20, "the other answers every time"
+        processes.start_natbox(A)
+        assert processes.standing(A)[0] == "standby"
+        assert {source for _, source in site.answers(tap, 1.0)} == {around.mac(B, "eth1")}
+    assert run("ip", "-o", "address", "show", "dev", "eth2", netns=around.boxes[A]).stdout == ""
+    with Tap(around.outside, "eth0") as world:
+        ask = ARP(op=1, hwsrc=mac_of(around.outside, "eth0"), psrc=OUTSIDE, pdst=SHARED)
+        world.send(bytes(Ether(src=mac_of(around.outside, "eth0"), dst="ff:ff:ff:ff:ff:ff") / ask))
+        heard_there = world.collect(lambda frame: frame.ethertype == 0x0806, count=100, timeout=0.5)
+        replies = [frame.source for frame in heard_there if ARP(frame.payload).op == 2]
+        assert replies == [around.mac(B, "eth2")]
+    assert site.all_reach()
+    around.set_default_route(around.boxes[A])
+    assert processes.hand_over()["to"] == A
+    assert site.all_reach()
+
+
+def test_one_that_boots_waits_and_a_dead_daemon_costs_nothing(site: Site) -> None:
+    around, processes = site.around, site.processes
+    netns = around.boxes[A]
+    with echo(around.outside, 7), Sender(site.tenants[100], (OUTSIDE, 7)) as sender:
+        processes.kill(A)
+        poll_until(lambda: processes.entries("natbox:take-over"), deadline=10)
+        time.sleep(1)
+        assert sender.finish() == 0, f"of {sender.sent}"
+    ((_, _, outcome, message), *_) = processes.entries("natbox:take-over")
+    assert outcome == "failed"
+    assert "another NATBox works" in message
+    assert processes.standing(B)[0] == "standby"
+    # A power cut takes what the kernel had.
+    run("tc", "qdisc", "del", "dev", "eth1", "clsact", netns=netns)
+    run("nft", "flush", "ruleset", netns=netns)
+    run("ip", "address", "flush", "dev", "eth2", netns=netns)
+    with Tap(around.raw, "eth1") as tap:
+        processes.start_natbox(A)
+        poll_until(lambda: "active" in (processes.standing(A)[0], processes.standing(B)[0]), deadline=15)
+        working = A if processes.standing(A)[0] == "active" else B
+        answers = {source for _, source in site.answers(tap, 1.0)}
+        assert answers == {around.mac(working, "eth1")}
+    site.forget_neighbours()
+    around.set_default_route(netns)
+    poll_until(site.all_reach, deadline=10)
