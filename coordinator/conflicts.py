@@ -7,7 +7,7 @@ and also of clusters that are not up.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -17,6 +17,7 @@ from coordinator.config import ClusterFile
 from coordinator.config.check_publishing import external_of
 from coordinator.config.cluster import Path, PublishedPort
 from coordinator.config.problem import Report
+from coordinator.fleet import Fleet
 from coordinator.journal import NATBOX, Journal
 from proto import types_pb2
 from proto.model import GatewayTable, Publication
@@ -37,13 +38,13 @@ class Claim:
         )
 
 
-def check_conflicts(journal: Journal, file: ClusterFile) -> None:
+def check_conflicts(fleet: Fleet, journal: Journal, file: ClusterFile) -> None:
     """ConfigError (INVALID) with every line of *file* that claims what another cluster of the journal has."""
     claims = list(claims_of(file))
     if file.natbox is None or not claims:
         return
     report = Report(file.file or file.name)
-    others = _find_others(journal, file.name, str(file.natbox.address))
+    others = _find_others(journal, file.name, fleet.natbox_names(str(file.natbox.address)))
     told: set[tuple[Path, str]] = set()
     for path, claim in claims:
         for cluster in (name for name, theirs in others.items() if claim in theirs and (path, name) not in told):
@@ -81,8 +82,8 @@ def _claim(one: Publication | PublishedPort) -> Claim:
     return Claim(protocol=one.protocol, port=one.port)
 
 
-def _find_others(journal: Journal, name: str, natbox: str) -> Mapping[str, frozenset[Claim]]:
-    """The claims of each other cluster at the NATBox at *natbox*, by its name."""
+def _find_others(journal: Journal, name: str, natbox: Sequence[str]) -> Mapping[str, frozenset[Claim]]:
+    """The claims of each other cluster at the NATBox that *natbox* are addresses of, by the cluster's name."""
     found = {}
     for cluster in journal.clusters_at(NATBOX, natbox):
         record = journal.find(cluster)

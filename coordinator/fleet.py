@@ -244,6 +244,10 @@ class Fleet:
         channel = self._channel(_with_port(address, NATBOX_PORT), NATBOX_NAME)
         return NatBoxClient(channel, peer=f"{NATBOX_NAME} {address}")
 
+    def natbox_names(self, address: str) -> tuple[str, ...]:
+        """The management addresses that stand for the NATBox at *address*: where one of two works, those of both."""
+        return (address,)
+
     async def close(self) -> None:
         """Close every channel."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,13 +212,12 @@ class Journal:
             rows = self._db.execute("SELECT name, address FROM holders WHERE cluster = ? ORDER BY name", (cluster,))
             return dict(rows.fetchall())
 
-    def clusters_at(self, name: str, address: str) -> list[str]:
-        """The clusters that may have something on host *name*, or NATBOX, at *address*."""
+    def clusters_at(self, name: str, addresses: Sequence[str]) -> list[str]:
+        """The clusters that may have something on host *name*, or NATBOX, at one of *addresses*."""
+        marks = ", ".join("?" for _ in addresses)
+        query = f"SELECT DISTINCT cluster FROM holders WHERE name = ? AND address IN ({marks}) ORDER BY cluster"
         with self._lock:
-            found = self._db.execute(
-                "SELECT cluster FROM holders WHERE name = ? AND address = ? ORDER BY cluster", (name, address)
-            )
-            return [cluster for (cluster,) in found.fetchall()]
+            return [cluster for (cluster,) in self._db.execute(query, (name, *addresses)).fetchall()]
 
     def addresses_of(self, name: str) -> list[str]:
         """Where host *name*, or NATBOX, is for any cluster."""

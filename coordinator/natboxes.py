@@ -19,13 +19,13 @@ Counters = natbox_pb2.NatBoxCountersReply.PerVid
 
 async def status(fleet: Fleet, journal: Journal, address: str) -> dict[str, Any]:
     """The document of `caas natbox status`: the NATBox at *address*, or with "" every one that a cluster has."""
-    addresses = [address] if address else journal.addresses_of(NATBOX)
+    addresses = [address] if address else _list_known(fleet, journal)
     return {"natboxes": await asyncio.gather(*(_look(fleet, one) for one in addresses))}
 
 
 async def explain(fleet: Fleet, journal: Journal, request: coordinator_pb2.ExplainRequest) -> dict[str, Any]:
     """The document of `caas natbox explain`. Without an address in *request* there must be one NATBox to ask."""
-    address = request.natbox or _only(journal.addresses_of(NATBOX))
+    address = request.natbox or _only(_list_known(fleet, journal))
     answer = await fleet.natbox(address).explain(request.packet)
     return {
         "natbox": address,
@@ -36,6 +36,14 @@ async def explain(fleet: Fleet, journal: Journal, request: coordinator_pb2.Expla
         "network": answer.network,
         "steps": list(answer.steps),
     }
+
+
+def _list_known(fleet: Fleet, journal: Journal) -> list[str]:
+    """One address of each NATBox that a cluster has."""
+    found: dict[tuple[str, ...], str] = {}
+    for address in journal.addresses_of(NATBOX):
+        found.setdefault(fleet.natbox_names(address), address)
+    return list(found.values())
 
 
 def _only(addresses: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
     """Look at everything and decide; raises every reason not to begin."""
     file = reading.file
     file.check_deployable()
-    check_conflicts(journal, file)
+    check_conflicts(fleet, journal, file)
     record = journal.find(file.name)
     found = await find_ways(await survey(fleet, file, journal.holders(file.name), journal), file, record)
     compiled = _compile(file, found, record)

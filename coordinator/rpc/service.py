@@ -40,7 +40,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
 
     async def Check(self, request: pb.FileRequest, context: Any) -> pb.Document:
         file = (await read_request(self._settings, request)).file
-        check_conflicts(self._journal, file)
+        check_conflicts(self._fleet, self._journal, file)
         return _document({"cluster": file.name})
 
     async def Compile(self, request: pb.FileRequest, context: Any) -> pb.Document:

@@ -117,6 +117,7 @@ class FakeFleet:
         self.containers: dict[str, FakeContainers] = {}
         self.looks: dict[str, FakeLook] = {}
         self.natboxes: dict[str, FakeNatBox] = {}
+        self.pair: tuple[str, ...] = ()
         self._servers: dict[str, Server] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -157,6 +158,10 @@ class FakeFleet:
         if address not in self.natboxes:
             raise AssertionError(f"no NATBox at {address} in this fleet")
         return self.natboxes[address]  # type: ignore[return-value]
+
+    def natbox_names(self, address: str) -> tuple[str, ...]:
+        """Those of `pair` are of one NATBox."""
+        return self.pair if address in self.pair else (address,)
 
     def writes(self) -> int:
         """Changing calls of all doors so far."""

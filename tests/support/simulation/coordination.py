@@ -57,6 +57,9 @@ class SimulatedFleet:
     def natbox(self, address: str) -> NatBoxClient:
         return NatBoxClient(self._channels["natbox"])  # type: ignore[arg-type]
 
+    def natbox_names(self, address: str) -> tuple[str, ...]:
+        return (address,)
+
 
 class Coordinator:
     """One process of it, over the journal at *path*."""

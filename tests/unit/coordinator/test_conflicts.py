@@ -18,6 +18,7 @@ from coordinator.rpc.service import CoordinatorService
 from proto import coordinator_pb2 as pb
 from proto.errors import Code
 from proto.wire import gateway_table_to_wire
+from tests.support.fleet import FakeFleet
 
 HEAD = """\
 name: demo
@@ -54,6 +55,12 @@ def _remember(journal: Journal, file: ClusterFile) -> None:
             secrets="",
         )
     )
+
+
+def _check(journal: Journal, file: ClusterFile, *pair: str) -> None:
+    fleet = FakeFleet(Path())
+    fleet.pair = pair
+    check_conflicts(fleet, journal, file)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -95,7 +102,7 @@ def test_a_conflict_names_the_other_cluster_and_the_line(name: str, journal: Jou
     theirs, ours, line, path, what = CONFLICTS[name]
     _remember(journal, _read(theirs, "blue"))
     with pytest.raises(ConfigError) as caught:
-        check_conflicts(journal, _read(ours))
+        _check(journal, _read(ours))
     assert caught.value.code is Code.INVALID
     (first,) = caught.value.problems
     assert (first.file, first.line, first.path) == ("demo.yaml", line, path)
@@ -118,7 +125,7 @@ def test_a_conflict_names_the_other_cluster_and_the_line(name: str, journal: Jou
 )
 def test_what_both_can_have_is_no_conflict(theirs: str, ours: str, journal: Journal) -> None:
     _remember(journal, _read(theirs, "blue"))
-    check_conflicts(journal, _read(ours))
+    _check(journal, _read(ours))
 
 
 def test_every_line_is_told_and_a_cluster_does_not_exclude_itself(journal: Journal) -> None:
@@ -126,15 +133,23 @@ def test_every_line_is_told_and_a_cluster_does_not_exclude_itself(journal: Journ
     _remember(journal, _read(both, "blue"))
     _remember(journal, _read(HEAD + API, "green"))
     with pytest.raises(ConfigError) as caught:
-        check_conflicts(journal, _read(both))
+        _check(journal, _read(both))
     assert [problem.line for problem in caught.value.problems] == [6, 8]
-    check_conflicts(journal, _read(both, "blue"))
+    _check(journal, _read(both, "blue"))
     journal.forget("blue")
-    check_conflicts(journal, _read(both))
+    _check(journal, _read(both))
+
+
+def test_two_natboxes_of_which_one_works_are_one(journal: Journal) -> None:
+    _remember(journal, _read(HEAD + API, "blue"))
+    other = _read(HEAD.replace("192.168.2.24", "192.168.2.23") + API)
+    _check(journal, other)
+    with pytest.raises(ConfigError, match="cluster blue publishes tcp port 5000"):
+        _check(journal, other, "192.168.2.24", "192.168.2.23")
 
 
 async def test_check_asks_the_journal(journal: Journal) -> None:
-    service = CoordinatorService(journal, None, Settings())  # type: ignore[arg-type]
+    service = CoordinatorService(journal, FakeFleet(Path()), Settings())  # type: ignore[arg-type]
     request = pb.FileRequest(content=(HEAD + API).encode(), file_name="demo.yaml")
     assert json.loads((await service.Check(request, None)).json) == {"cluster": "demo"}
     _remember(journal, _read(HEAD + API, "blue"))

@@ -105,3 +105,6 @@ async def test_explain_asks_the_only_one_or_the_named_one(rig: Rig) -> None:
     assert caught.value.code is Code.INVALID
     await rig.explain("10.9.0.8")
     assert other.asked == [PACKET]
+    rig.fleet.pair = ("10.9.0.9", "10.9.0.8")
+    assert (await rig.explain())["natbox"] == "10.9.0.8", "they are one"
+    assert len(await rig.status()) == 1
