@@ -14,7 +14,6 @@ from typing import Any
 
 from coordinator.away import containers_on, find_lags, lags_to_dict, seen_of, steps_without
 from coordinator.compiling import Compiled
-from coordinator.confirming import is_unverified
 from coordinator.fleet import Fleet
 from coordinator.journal import NATBOX as HOLDER_NATBOX
 from coordinator.journal import Journal
@@ -179,9 +178,8 @@ async def _carry_out(
     sender, left = Sender(prepared, progress), dict[str, str]()
     try:
         ran = await _work(prepared, sender, progress, phases, left)
-    except BaseException as exc:
-        # What cut a host off is not done again before somebody has looked.
-        if not is_idle and not (leave.by_itself and not is_unverified(exc)):
+    except BaseException:
+        if not is_idle and not leave.by_itself:
             journal.save(replace(record, state="broken" if was_up else "failed"))
         raise
     _leave_away(journal, prepared, sender.lost)

@@ -16,13 +16,15 @@ from coordinator.fleet import Fleet
 from coordinator.journal import NATBOX, Journal
 from coordinator.progress import Progress
 from proto import coordinator_pb2 as pb
-from proto.errors import CaasError
+from proto.errors import CaasError, Code
 
 log = logging.getLogger(__name__)
 #: Seconds between two looks: at first, and at most.
 SHORTEST, LONGEST = 2.0, 30.0
 #: How much longer each pause is than the last: who is away for a moment is soon seen to be back.
 GROWTH = 1.5
+#: How often it is done by itself what is not seen to be there afterwards: a host that was cut off by it, too.
+TRIES = 3
 #: How long one look whether a host answers may take, in seconds.
 KNOCK = 3.0
 
@@ -36,6 +38,8 @@ class CatchingUp:
         self._claims = claims
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_stopped = False
+        #: How often in a row what was done in a cluster was not seen to be there.
+        self._unseen: dict[str, int] = {}
 
     def look(self, again: str = "") -> None:
         """See what waits: when the process begins, and when somebody's work on cluster *again* has ended."""
@@ -58,16 +62,18 @@ class CatchingUp:
     async def _follow(self, name: str) -> None:
         """Until nothing of cluster *name* waits."""
         pause = SHORTEST
+        self._unseen.pop(name, None)
         while name in self._journal.unfinished():
             await asyncio.sleep(pause)
             before = self._journal.behind(name).keys()
             back = await self._find_back(name)
             # Nobody is left to ask where a process died between the last removal and the end of it.
-            is_due = back or not self._journal.holders(name)
-            if is_due and await self._claims.in_background(name, self._go_on(name, back)):
-                log.info("%s: caught up; still behind: %s", name, ", ".join(self._journal.behind(name)) or "nobody")
+            if back or not self._journal.holders(name):
+                await self._claims.in_background(name, self._go_on(name, back))
             has_progress = bool(before - self._journal.behind(name).keys())
             pause = SHORTEST if has_progress else min(GROWTH * pause, LONGEST)
+            if name in self._unseen:
+                pause = LONGEST  # meanwhile each host takes back what nobody confirmed
         self._tasks.pop(name, None)
 
     async def _find_back(self, name: str) -> list[str]:
@@ -92,14 +98,27 @@ class CatchingUp:
         try:
             await teardown.go_on(self._fleet, self._journal, name, progress)
             await bringup.catch_up(self._fleet, self._journal, name, progress)
+            self._unseen.pop(name, None)
+            log.info("%s: caught up; still behind: %s", name, ", ".join(self._journal.behind(name)) or "nobody")
         except CaasError as exc:
             log.warning("%s: not caught up: %s (%s)", name, exc, exc.hint)
             why = f"{exc.message} ({exc.hint})" if exc.hint else exc.message
             behind = self._journal.behind(name)
             rows = {holder: replace(row, why=why) if holder in back else row for holder, row in behind.items()}
             self._journal.save_behind(name, rows)
+            self._count(name, exc)
         except Exception:
             log.exception("%s: not caught up", name)
+
+    def _count(self, name: str, failure: CaasError) -> None:
+        """What cuts a host off, or is never there, is not done over and over: then somebody has to look."""
+        if failure.code is not Code.UNVERIFIED:
+            return
+        self._unseen[name] = self._unseen.get(name, 0) + 1
+        record = self._journal.find(name)
+        if self._unseen[name] == TRIES and record is not None:
+            log.error("%s: given up after %d tries", name, TRIES)
+            self._journal.save(replace(record, state="broken"))
 
 
 def _log_event(event: pb.Event) -> None:

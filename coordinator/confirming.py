@@ -157,11 +157,6 @@ async def insist(call: Callable[[float], Awaitable[None]], *, seconds: float) ->
         await asyncio.sleep(PAUSE)
 
 
-def is_unverified(failure: BaseException) -> bool:
-    """Whether something was done, and is not seen to be there: a host that is not reached any more, too."""
-    return isinstance(failure, CaasError) and failure.code is Code.UNVERIFIED
-
-
 def _errors(results: Sequence[BaseException | None]) -> list[CaasError]:
     """Those of *results* that are told; anything else is raised."""
     for result in results:

@@ -92,14 +92,18 @@ async def prepare(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:
         make_all_steps=make_all,
         clones=clones,
         first=first,
-        newer=_newer(found, file, known) if known else {},
+        newer=find_newer(found, file, known) if known else {},
     )
 
 
-def _newer(found: Survey, file: ClusterFile, known: int) -> dict[str, int]:
-    """The hosts of *file* that have a newer generation than the journal *known*s: another coordinator's."""
-    there = {name: known_generation(host.probe, file.name) for name, host in found.present.items()}
-    return {name: generation for name, generation in there.items() if name in file.hosts and generation > known}
+def find_newer(found: Survey, file: ClusterFile, known: int) -> dict[str, int]:
+    """Who of *file* answered that it has a newer generation than the journal *known*s: another coordinator's."""
+    there = {
+        name: known_generation(host.probe, file.name) for name, host in found.present.items() if name in file.hosts
+    }
+    if file.natbox is not None and found.natbox_probe is not None and not found.natbox_away:
+        there[NATBOX] = known_generation(found.natbox_probe, file.name)
+    return {name: generation for name, generation in there.items() if generation > known}
 
 
 async def prepare_apart(fleet: Fleet, journal: Journal, reading: Reading) -> Prepared:

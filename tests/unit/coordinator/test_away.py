@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from coordinator.catching_up import CatchingUp
 from coordinator.claims import Claims
 from coordinator.config import Settings, load_bytes
 from coordinator.journal import Journal, Record
+from coordinator.preparing import find_newer
 from coordinator.progress import Progress
 from coordinator.reading import read_request
+from coordinator.survey import Survey
 from proto import coordinator_pb2 as pb
+from proto import natbox_pb2
 from proto.errors import CaasError, Code
 from proto.model import Container, Datapath
 from tests.support.fleet import FakeFleet
@@ -278,6 +282,15 @@ async def test_a_newer_generation_is_not_removed_by_itself_either(rig: Rig, tmp_
     assert (await rig.down())["behind"] == {}, "who asks for it has it removed"
 
 
+def test_natbox_with_a_newer_generation_is_another_coordinator_s_too() -> None:
+    file = load_bytes(f"natbox: {{address: 10.9.0.9, trunk: eth1, uplink: eth2}}\n{ONE}".encode(), file="demo.yaml")
+    probe = natbox_pb2.NatBoxProbeReply(generations={"demo": 4}, removed={"demo": 5, "other": 9})
+    found = Survey(cluster="demo", addresses={}, hosts={}, natbox=None, natbox_probe=probe)
+    assert find_newer(found, file, 4) == {"natbox": 5}
+    assert find_newer(found, file, 5) == {}
+    assert find_newer(replace(found, natbox_away="no answer"), file, 4) == {}, "what it answered last is known here"
+
+
 async def test_a_journal_from_before_answers_were_kept(rig: Rig) -> None:
     await rig.up(TWO)
     rig.journal._db.execute("DELETE FROM seen")
@@ -403,6 +416,30 @@ async def test_what_keeps_a_host_behind_that_is_back_is_told(rig: Rig, monkeypat
     await until(lambda: not rig.journal.unfinished())  # it failed once
     assert rig.containers("host2") == {"demo.ubuntu012"}
     await looked_after.stop()
+
+
+async def test_what_is_never_seen_to_be_there_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catching_up, "SHORTEST", 0.05)
+    monkeypatch.setattr(catching_up, "LONGEST", 0.1)
+    await rig.up(ONE)
+    await rig.fleet.stop_agent("host2")
+    await rig.up(TWO)
+    await rig.back("host2")
+    tried: list[str] = []
+
+    async def cut_off(fleet: object, journal: object, name: str, progress: object) -> dict[str, Any]:
+        tried.append(name)
+        raise CaasError(Code.UNVERIFIED, "host2 did not answer")
+
+    monkeypatch.setattr(bringup, "catch_up", cut_off)
+    looked_after = CatchingUp(rig.fleet, rig.journal, Claims())  # type: ignore[arg-type]
+    looked_after.look()
+    await until(lambda: not rig.journal.unfinished())
+    assert len(tried) == 3
+    assert (await rig.status())["state"] == "failed"
+    await looked_after.stop()
+    monkeypatch.undo()
+    assert (await rig.up(TWO))["behind"] == {}, "somebody has looked"
 
 
 async def test_people_go_before_what_is_done_by_itself() -> None:
