@@ -130,7 +130,8 @@ class Confirming:
     def begin(self, desired: ClusterHost, before: ClusterHost | None, within: float) -> None:
         """A change to *desired*, from *before*, is about to begin."""
         with self._lock:
-            if earlier := self._waiting.get(desired.cluster):
+            earlier = self._waiting.get(desired.cluster)
+            if earlier is not None:
                 before = earlier.change.before
             change = Unconfirmed(
                 cluster=desired.cluster,
@@ -141,7 +142,11 @@ class Confirming:
                 boot_seconds=self._clock.boot_seconds(),
                 wall_seconds=self._clock.wall_seconds(),
             )
-            self._kept.save(change)
+            try:
+                self._kept.save(change)
+            except Exception:
+                self._put_back(desired.cluster, earlier)  # it may have been written all the same
+                raise
             self._waiting[desired.cluster] = Waiting(change, None)
 
     def arm(self, cluster: str, generation: int) -> None:
@@ -155,17 +160,10 @@ class Confirming:
                 self._wait_anew(cluster, waiting.change)
 
     def put_back(self, cluster: str, earlier: Waiting | None) -> None:
-        """The change failed and was taken back: *earlier* is what waits."""
+        """The change failed, and was undone: *earlier* is what waits, unless it has been confirmed meanwhile."""
         with self._lock:
-            if self._waiting.get(cluster) == earlier:
-                return
-            if earlier is None:
-                self._kept.forget(cluster)
-                self._waiting.pop(cluster, None)
-            else:
-                self._kept.save(earlier.change)
-                self._waiting[cluster] = earlier
-                self._call_when_due([earlier])
+            if (waiting := self._waiting.get(cluster)) is not None and waiting.due is None:
+                self._put_back(cluster, earlier)
 
     def confirm(self, cluster: str, generation: int, *, hold: bool) -> bool:
         """Whether the change to *generation* waited: it does no more, or, to *hold* it, its time begins anew.
@@ -226,6 +224,19 @@ class Confirming:
                 self._kept.forget(cluster)
                 self._waiting.pop(cluster, None)
                 self._void.discard(cluster)
+
+    def _put_back(self, cluster: str, earlier: Waiting | None) -> None:
+        """Best effort: a failure is logged, and never replaces the first error."""
+        self._waiting.pop(cluster, None)
+        if earlier is None:
+            self._remove(cluster)
+            return
+        self._waiting[cluster] = earlier
+        self._call_when_due([earlier])
+        try:
+            self._kept.save(earlier.change)
+        except Exception:
+            log.exception("%s: what waits to be confirmed is not saved again", cluster)
 
     def _forget(self, cluster: str) -> None:
         del self._waiting[cluster]

@@ -158,10 +158,7 @@ class Host:
                 self._save(_without(before, doomed - there))
         except Exception:
             log.exception("%s: what was in force before is not saved again", desired.cluster)
-        try:
-            self._confirming.put_back(desired.cluster, waiting)
-        except Exception:
-            log.exception("%s: what waits to be confirmed is not saved again", desired.cluster)
+        self._confirming.put_back(desired.cluster, waiting)
 
     def confirm(self, cluster: str, generation: int, *, hold: bool) -> None:
         """The change of *cluster* to *generation* stays, or, to *hold* it, its time begins anew. Where nothing waits it

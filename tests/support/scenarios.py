@@ -245,6 +245,11 @@ SCENARIOS = {
     "a change that is to be confirmed": Scenario(
         before=(DEMO,), run=applying(_next(_other_vid()), confirm_within=30.0)
     ),
+    "a change that follows one that waits": Scenario(
+        before=(DEMO,),
+        unconfirmed=_next(_other_vid()),
+        run=applying(replace(_next(ROUTED.state), generation=3), confirm_within=WITHIN),
+    ),
     "a change is confirmed": Scenario(before=(DEMO,), unconfirmed=_next(_other_vid()), run=confirming("demo", 2)),
     "a change is taken back": Scenario(before=(BESIDE, DEMO), unconfirmed=_next(_other_vid()), run=waiting),
     "a first change is taken back": Scenario(before=(BESIDE,), unconfirmed=ROUTED, run=waiting),

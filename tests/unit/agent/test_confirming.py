@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.confirming import RETRY, WITHIN_MAX, MachineClock, Unconfirmed, check_within
+from agent.core.doors import ObservedNetwork
 from agent.host import Host
 from agent.saved import SavedStates
 from proto.errors import CaasError, Code
@@ -163,6 +164,23 @@ def test_a_change_that_fails_leaves_what_waited_waiting(rig: Rig) -> None:
     assert rig.waits_on_disk()["demo"].generation == 2
     rig.clock.advance(10)
     assert rig.things() == OLD
+
+
+def test_what_is_confirmed_while_the_next_change_fails_waits_no_more(rig: Rig) -> None:
+    rig.apply(SECOND)
+    observe = rig.kernel.observe
+
+    def confirmed_meanwhile() -> ObservedNetwork:
+        rig.kernel.observe = observe  # type: ignore[method-assign]
+        rig.host.confirm("demo", 2, hold=False)
+        raise CaasError(Code.FAILED, "simulated")
+
+    rig.kernel.observe = confirmed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(CaasError, match="simulated"):
+        rig.apply(replace(SECOND, generation=3, state=SECOND.state.union(make_state(vid=102))))
+    assert (rig.host.unconfirmed(), rig.waits_on_disk()) == ({}, {})
+    rig.clock.advance(1000)
+    assert rig.things() == OLD | NEW
 
 
 def test_a_first_change_that_fails_leaves_nothing_waiting(rig: Rig) -> None:

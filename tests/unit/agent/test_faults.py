@@ -70,6 +70,8 @@ def test_after_an_error_the_host_is_as_found_and_a_retry_converges(name: str, at
         assert (found.things, found.containers, found.ports) == (as_found.things, as_found.containers, as_found.ports)
         if not name.startswith("destroy"):  # what was to go is to go at the next start, too
             assert found.saved == as_found.saved
+        if name.startswith("a change that"):
+            assert found.waiting == before.waiting
     assert machine.foreign() == foreign
     converge(machine, scenario, name)
 
