@@ -26,6 +26,9 @@ class PairedFleet(Fleet):
     def natbox(self, address: str) -> NatBoxClient:
         return NatBoxPairClient(self, self._pair) if self._pair.has(address) else super().natbox(address)
 
+    def natbox_names(self, address: str) -> tuple[str, ...]:
+        return tuple(map(str, self._pair.addresses)) if self._pair.has(address) else super().natbox_names(address)
+
 
 class NatBoxPairClient(NatBoxClient):
     """Calls to whichever works at the time of the call. What the standby misses the watch makes good."""
@@ -34,7 +37,11 @@ class NatBoxPairClient(NatBoxClient):
         self._fleet, self._pair = fleet, pair
 
     async def probe(self, desired: GatewayTable | None = None) -> natbox_pb2.NatBoxProbeReply:
-        return await (await self._working()).probe(desired)
+        """As of the one that works; of its uplink's addresses the shared ones come first: others do not go along."""
+        reply = await (await self._working()).probe(desired)
+        shared = set(map(str, self._pair.shared))
+        reply.uplink_addresses[:] = sorted(reply.uplink_addresses, key=lambda address: address not in shared)
+        return reply
 
     async def plan(self, desired: GatewayTable) -> Sequence[types_pb2.Action]:
         return await (await self._working()).plan(desired)

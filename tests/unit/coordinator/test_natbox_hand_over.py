@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from coordinator.claims import Claims
 from coordinator.fleet import NatBoxClient
 from coordinator.journal import NATBOX, Journal
 from coordinator.natbox_hand_over import Box, Boxes, describe, find_active, hand_over, look
-from coordinator.natbox_pair_client import NatBoxPairClient
+from coordinator.natbox_pair_client import NatBoxPairClient, PairedFleet
 from coordinator.natbox_watch import FAILED_LOOKS, Looks, Step, Watch, decide
 from coordinator.progress import Progress
 from natbox.standing import Role, Standing
@@ -108,6 +109,16 @@ async def test_clusters_have_their_tables_at_both_and_work_at_one(rig: Rig) -> N
     assert dict((await rig.client.probe()).generations) == {"c100": 1}
     await rig.client.destroy("c100", lambda _: None)
     assert [daemon.gatekeeper.generations() for daemon in rig.daemons.values()] == [{}, {}]
+
+
+async def test_clusters_see_one_natbox_with_the_shared_address(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.client.apply(TABLE, lambda _: None)
+    own, (shared,) = IPv4Interface("203.0.113.77/24"), PAIR.shared
+    monkeypatch.setattr(rig.daemons[ONE].gatekeeper.door, "uplink_addresses", lambda: [own, shared])
+    assert list((await rig.client.probe()).uplink_addresses) == [str(shared), str(own)]
+    fleet = PairedFleet(None, PAIR)  # type: ignore[arg-type]
+    assert fleet.natbox_names(ONE) == fleet.natbox_names(OTHER) == (ONE, OTHER)
+    assert fleet.natbox_names("192.168.2.99") == ("192.168.2.99",)
 
 
 async def test_a_standby_that_is_away_keeps_nobody_from_working(rig: Rig) -> None:
