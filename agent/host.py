@@ -11,7 +11,15 @@ from dataclasses import replace
 
 from agent.confirming import RETRY, Clock, Confirming, MachineClock, Waiting, still_waiting
 from agent.core.apply import apply, plan_cluster
-from agent.core.doors import ContainerDoor, KernelDoor, Lack, MergeDoor, ObservedContainer, ObservedNetwork
+from agent.core.doors import (
+    ContainerDoor,
+    KernelDoor,
+    Lack,
+    LeftoverDoor,
+    MergeDoor,
+    ObservedContainer,
+    ObservedNetwork,
+)
 from agent.core.drift import Drift, DriftLog
 from agent.core.take_back import changes_network, make_taken_back
 from agent.core.taken import Taken, find_taken
@@ -34,11 +42,13 @@ class Host:
         saved: SavedStates,
         merging: MergeDoor | None = None,
         clock: Clock | None = None,
+        leftovers: LeftoverDoor | None = None,
     ) -> None:
         self.name = name
         self.kernel = kernel
         self.containers = containers
         self._merging = merging
+        self._leftovers = leftovers
         self._saved = saved
         self._states = saved.load()
         self._removals = Removals(saved)
@@ -136,8 +146,11 @@ class Host:
                 on_plan(plan)
 
             try:
+                if self._leftovers and not self._states:
+                    self._leftovers.remember()
                 cost = self._apply(desired, note, on_done)
-            except BaseException:
+            except BaseException as exc:
+                log.error("%s: generation %d is not in force: %s", desired.cluster, desired.generation, exc)
                 self._put_back(desired, before, doomed, waiting)
                 raise
             self._confirming.arm(desired.cluster, desired.generation)
@@ -256,10 +269,21 @@ class Host:
             nothing = ClusterHost(cluster=cluster, host=self.name, generation=max(generation, 1))
             if cluster in self._states:
                 self._save(nothing)
-            result = self._apply(nothing, on_plan, on_done)
+            try:
+                result = self._apply(nothing, on_plan, on_done)
+            except BaseException as exc:
+                log.error("%s: it is not removed: %s", cluster, exc)
+                raise
             self._confirming.end(cluster)
             self._end_removal(cluster, generation)
-            return result
+            return replace(result, left=self._find_leftovers(cluster))
+
+    def _find_leftovers(self, cluster: str) -> tuple[str, ...]:
+        """What the removal of *cluster* has left: not a failure of it, since doing it again would not help."""
+        left = self._leftovers.find(cluster, is_last=not self._states) if self._leftovers else ()
+        for each in left:
+            log.error("%s: left after its removal: %s", cluster, each)
+        return left
 
     def restore(self, only: AbstractSet[str] | None = None) -> frozenset[str]:
         """After a start: make the host as saved, or these clusters of it. Those that cannot be restored are logged,

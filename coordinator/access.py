@@ -1,23 +1,21 @@
-"""Ways in: commands in containers, the stock client, credentials, and what the logs say."""
+"""Ways in: commands in containers, the stock client, and credentials."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from coordinator.config import Network, VlanNetwork
 from coordinator.fleet import Fleet
-from coordinator.journal import Entry, Journal
+from coordinator.journal import Journal
 from coordinator.known import Known
 from coordinator.nova import clouds_yaml_text, openrc_text, openstack_argv
 from coordinator.nova.urls import INTERNAL, PUBLIC
-from coordinator.status import describe_drift
 from proto import agent_pb2
 from proto import coordinator_pb2 as pb
-from proto.errors import CaasError, invalid
+from proto.errors import invalid
 
-LOG_LINES = 30
 #: Chunks that wait for a slow reader; then the command waits, too.
 OUTPUTS_AHEAD = 16
 
@@ -91,49 +89,3 @@ def _describe(network: Network) -> str:
         return f"{network.subnet} (VLAN {network.vid})"
     ends = (f"{block} (on {host})" for host, block in network.blocks.items())
     return ", ".join((*ends, *(f"{peer} (by its tunnel)" for peer in network.tunnel_to)))
-
-
-async def logs(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
-    """The journal of the last run, and the last warnings of each container of a step that failed."""
-    known = Known.find(fleet, journal, name)
-    entries = journal.entries(name)
-    last_run = [entry for entry in entries if entry.run == entries[-1].run] if entries else []
-    failed = [entry for entry in last_run if entry.outcome != "done"]
-    names = {container for container in known.file.containers for entry in failed if container in entry.step}
-    texts = await asyncio.gather(*(_last_lines(known, container) for container in sorted(names)))
-    drift = await asyncio.gather(*(_drift(known, host) for host in known.file.hosts))
-    return {
-        "cluster": name,
-        "entries": [_line(entry) for entry in entries],
-        "containers": dict(zip(sorted(names), texts, strict=True)),
-        "drift": sorted((event for each in drift for event in each), key=lambda event: float(event["time"])),
-    }
-
-
-async def _drift(known: Known, host: str) -> Sequence[dict[str, Any]]:
-    try:
-        seen = await known.agent(host).observe(known.file.name)
-    except CaasError:  # `caas status` says that it is away
-        return []
-    return [describe_drift(host, event) for event in seen.drift]
-
-
-def _line(entry: Entry) -> dict[str, Any]:
-    return {
-        "run": entry.run,
-        "began": entry.began,
-        "ended": entry.ended,
-        "step": entry.step,
-        "title": entry.title,
-        "outcome": entry.outcome,
-        "message": entry.message,
-    }
-
-
-async def _last_lines(known: Known, container: str) -> Sequence[str]:
-    argv = ["journalctl", "--no-pager", "-q", "-p", "warning", "-n", str(LOG_LINES), "-o", "short"]
-    try:
-        done = await known.shell(container).run(argv, timeout=20, check=False)
-    except CaasError as exc:
-        return [str(exc)]
-    return (done.stdout or done.stderr).decode(errors="replace").splitlines()

@@ -64,9 +64,10 @@ class AgentClient:
         request = agent_pb2.ProbeRequest(cluster=cluster, desired=cluster_host_to_wire(desired) if desired else None)
         return await call(self._stub.Probe(request, timeout=LOOK), self.host)
 
-    async def observe(self, cluster: str) -> agent_pb2.ObserveReply:
-        """What *cluster* has on the host."""
-        return await call(self._stub.Observe(agent_pb2.ObserveRequest(cluster=cluster), timeout=LOOK), self.host)
+    async def observe(self, cluster: str, *, log_lines: int = 0) -> agent_pb2.ObserveReply:
+        """What *cluster* has on the host; with it the last *log_lines* of the agent's log about it."""
+        request = agent_pb2.ObserveRequest(cluster=cluster, log_lines=log_lines)
+        return await call(self._stub.Observe(request, timeout=LOOK), self.host)
 
     async def _inspect(self, request: agent_pb2.InspectRequest) -> agent_pb2.InspectReply:
         return await call(self._stub.Inspect(request, timeout=INSPECT), self.host)

@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS clusters (
 );
 CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL,
-    title TEXT NOT NULL, began REAL NOT NULL, ended REAL, outcome TEXT, message TEXT NOT NULL DEFAULT ''
+    title TEXT NOT NULL, began REAL NOT NULL, ended REAL, outcome TEXT, message TEXT NOT NULL DEFAULT '',
+    hint TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS holders (
     cluster TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, leaving INTEGER NOT NULL DEFAULT 0,
@@ -43,6 +44,7 @@ CREATE INDEX IF NOT EXISTS entries_of_cluster ON entries (cluster, id);
 _ADDED = {
     ("clusters", "surroundings"): "TEXT NOT NULL DEFAULT '{}'",
     ("clusters", "allowed"): "TEXT NOT NULL DEFAULT ''",
+    ("entries", "hint"): "TEXT NOT NULL DEFAULT ''",
     ("holders", "leaving"): "INTEGER NOT NULL DEFAULT 0",
 }
 _COLUMNS = "name, state, generation, file_name, file, remembered, secrets, surroundings, allowed"
@@ -110,6 +112,7 @@ class Entry:
     ended: float | None
     outcome: str | None
     message: str
+    hint: str = ""
 
 
 class Journal:
@@ -307,25 +310,34 @@ class Journal:
                 )
         return number
 
-    def end(self, number: int, outcome: str, message: str = "") -> None:
+    def end(self, number: int, outcome: str, message: str = "", hint: str = "") -> None:
         """Write how entry *number* ended: done, failed, interrupted."""
         with self._lock:
             self._db.execute(
-                "UPDATE entries SET ended = ?, outcome = ?, message = ? WHERE id = ?",
-                (time.time(), outcome, message, number),
+                "UPDATE entries SET ended = ?, outcome = ?, message = ?, hint = ? WHERE id = ?",
+                (time.time(), outcome, message, hint, number),
             )
 
     def entries(self, cluster: str, *, last: int = 200) -> list[Entry]:
         """The *last* entries of *cluster*, oldest first."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT run, step, title, began, ended, outcome, message FROM entries WHERE cluster = ? "
+                "SELECT run, step, title, began, ended, outcome, message, hint FROM entries WHERE cluster = ? "
                 "ORDER BY id DESC LIMIT ?",
                 (cluster, last),
             ).fetchall()
         return [
-            Entry(run=run, step=step, title=title, began=began, ended=ended, outcome=outcome, message=message)
-            for run, step, title, began, ended, outcome, message in reversed(rows)
+            Entry(
+                run=run,
+                step=step,
+                title=title,
+                began=began,
+                ended=ended,
+                outcome=outcome,
+                message=message,
+                hint=hint,
+            )
+            for run, step, title, began, ended, outcome, message, hint in reversed(rows)
         ]
 
 

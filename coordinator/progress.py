@@ -45,7 +45,7 @@ class Progress:
             self._end(number, step, title, began, pb.Event.SKIPPED, "put off", str(exc))
             return
         except CaasError as exc:
-            self._end(number, step, title, began, pb.Event.FAILED, "failed", exc.message)
+            self._end(number, step, title, began, pb.Event.FAILED, "failed", exc.message, exc.hint)
             raise
         except BaseException as exc:
             self._end(number, step, title, began, pb.Event.FAILED, "interrupted", type(exc).__name__)
@@ -65,9 +65,17 @@ class Progress:
         self.emit(pb.Event(state=pb.Event.NOTE, message=message, phase=self.phase))
 
     def _end(
-        self, number: int, step: str, title: str, began: float, state: pb.Event.State, outcome: str, message: str
+        self,
+        number: int,
+        step: str,
+        title: str,
+        began: float,
+        state: pb.Event.State,
+        outcome: str,
+        message: str,
+        hint: str = "",
     ) -> None:
-        self.journal.end(number, outcome, message)
+        self.journal.end(number, outcome, message, hint)
         self.emit(
             pb.Event(
                 id=step,

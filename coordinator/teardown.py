@@ -35,7 +35,8 @@ async def down(
 ) -> dict[str, Any]:
     """Remove cluster *name* everywhere; returns the summary. An unknown name is done already.
 
-    Where a host fails, the others are done all the same, the cluster stays known, and a second `down` goes on. What is
+    Where a host fails, the others are done all the same, the cluster stays known, and a second `down` goes on. So it
+    is where a host, looking again when all is removed, finds something left: FAILED with what that is. What is
     on hosts that are away is in the summary's `behind`, and waits for them; *forget*: hosts that are given up.
     With *file*, its hosts are asked too: a journal that was lost is no reason to leave anything. Of a cluster that the
     journal does not know nothing can wait: then a host that is away is a failure.
@@ -196,7 +197,13 @@ async def _destroy(
     async def destroy(client: AgentClient | NatBoxClient, holder: str, answer: int | BaseException) -> None:
         if isinstance(answer, BaseException):
             raise answer
-        await client.destroy(name, _ignore, generation=generation)
+        result = await client.destroy(name, _ignore, generation=generation)
+        if result.left:
+            raise CaasError(
+                Code.FAILED,
+                f"{holder.removeprefix(':')}: {name} is removed, and this is left: {'; '.join(result.left)}",
+                hint=f"remove it by hand, then: caas down {name}",
+            )
         progress.journal.let_go(name, holder)
 
     async def tell(client: AgentClient | NatBoxClient, holder: str) -> BaseException | None:

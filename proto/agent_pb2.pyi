@@ -91,13 +91,15 @@ class ProbeReply(_message.Message):
     def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., datapath_vlan: _Optional[str] = ..., datapath_ipip: _Optional[str] = ..., datapath_vxlan: _Optional[str] = ..., lacks: _Optional[_Iterable[_Union[_types_pb2.Lack, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ProbeReply.HostLink, _Mapping]]] = ..., routes: _Optional[_Iterable[str]] = ..., memory_available_bytes: _Optional[int] = ..., generations: _Optional[_Mapping[str, int]] = ..., taken_links: _Optional[_Iterable[str]] = ..., taken_subnets: _Optional[_Iterable[str]] = ..., taken_ports: _Optional[_Iterable[int]] = ..., keyless: _Optional[str] = ..., nameservers: _Optional[_Iterable[str]] = ..., removed: _Optional[_Mapping[str, int]] = ..., unconfirmed: _Optional[_Mapping[str, float]] = ..., taken_back: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
-    __slots__ = ("cluster",)
+    __slots__ = ("cluster", "log_lines")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    LOG_LINES_FIELD_NUMBER: _ClassVar[int]
     cluster: str
-    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+    log_lines: int
+    def __init__(self, cluster: _Optional[str] = ..., log_lines: _Optional[int] = ...) -> None: ...
 
 class ObserveReply(_message.Message):
-    __slots__ = ("network", "containers", "generations", "drift")
+    __slots__ = ("network", "containers", "generations", "drift", "log")
     class Seen(_message.Message):
         __slots__ = ("container", "pid", "memory_bytes")
         CONTAINER_FIELD_NUMBER: _ClassVar[int]
@@ -118,11 +120,13 @@ class ObserveReply(_message.Message):
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     network: _types_pb2.HostState
     containers: _containers.RepeatedCompositeFieldContainer[ObserveReply.Seen]
     generations: _containers.ScalarMap[str, int]
     drift: _containers.RepeatedCompositeFieldContainer[Drift]
-    def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ...) -> None: ...
+    log: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, network: _Optional[_Union[_types_pb2.HostState, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ObserveReply.Seen, _Mapping]]] = ..., generations: _Optional[_Mapping[str, int]] = ..., drift: _Optional[_Iterable[_Union[Drift, _Mapping]]] = ..., log: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Drift(_message.Message):
     __slots__ = ("time", "cluster", "kind", "name", "found", "mended", "by", "hint")

@@ -330,14 +330,16 @@ class ApplyEvent(_message.Message):
         seconds: float
         def __init__(self, index: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
     class Result(_message.Message):
-        __slots__ = ("generation", "kernel_writes", "container_writes")
+        __slots__ = ("generation", "kernel_writes", "container_writes", "left")
         GENERATION_FIELD_NUMBER: _ClassVar[int]
         KERNEL_WRITES_FIELD_NUMBER: _ClassVar[int]
         CONTAINER_WRITES_FIELD_NUMBER: _ClassVar[int]
+        LEFT_FIELD_NUMBER: _ClassVar[int]
         generation: int
         kernel_writes: int
         container_writes: int
-        def __init__(self, generation: _Optional[int] = ..., kernel_writes: _Optional[int] = ..., container_writes: _Optional[int] = ...) -> None: ...
+        left: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, generation: _Optional[int] = ..., kernel_writes: _Optional[int] = ..., container_writes: _Optional[int] = ..., left: _Optional[_Iterable[str]] = ...) -> None: ...
     PLANNED_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]

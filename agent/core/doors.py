@@ -211,6 +211,16 @@ class MergeDoor(Protocol):
         """What the kernel would need for it and has not."""
 
 
+class LeftoverDoor(Protocol):
+    """Looks whether a removal has left anything; shares nothing with what removes."""
+
+    def remember(self) -> None:
+        """Before the first cluster of this host comes: note what no mark will tell of later."""
+
+    def find(self, cluster: str, *, is_last: bool) -> tuple[str, ...]:
+        """What is left of *cluster*, or, where it was the last one, of anything of ours; a line each for people."""
+
+
 class ContainerDoor(Protocol):
     """The containers of one host (one lxcpath)."""
 

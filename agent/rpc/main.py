@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.containers.exec import ExecDoor
     from agent.host import Host
     from agent.mending import Mender
+    from agent.recent import RecentLines
 
 log = logging.getLogger("caas.agent")
 GRACE = 5.0
@@ -71,9 +72,13 @@ def _run(options: argparse.Namespace) -> None:
     from agent.kernel.ksm import Merging
     from agent.kernel.ports import Ports
     from agent.kernel.watch import Watcher
+    from agent.leftovers import Leftovers
     from agent.mending import Mender
+    from agent.recent import RecentLines
     from agent.saved import SavedStates
 
+    recent = RecentLines()
+    logging.getLogger().addHandler(recent)
     options.run.mkdir(parents=True, exist_ok=True)
     spawn = Starter(options.workers) if options.workers else spawn_interpreter
     keys = options.authorized_keys.absolute()
@@ -86,11 +91,13 @@ def _run(options: argparse.Namespace) -> None:
         contextlib.closing(Ports()) as ports,
     ):
         saved = SavedStates(options.state / "desired")
-        host = Host(options.name, kernel, containers, saved, Merging(options.state))
-        asyncio.run(_serve(options, host, commands, Mender(host, watcher, ports)))
+        host = Host(options.name, kernel, containers, saved, Merging(options.state), Leftovers(options.state))
+        asyncio.run(_serve(options, host, commands, Mender(host, watcher, ports), recent))
 
 
-async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, mender: Mender) -> None:
+async def _serve(
+    options: argparse.Namespace, host: Host, commands: ExecDoor, mender: Mender, recent: RecentLines
+) -> None:
     from agent.kernel.doctor import Doctor
     from agent.kernel.look import KernelLook
     from agent.rpc.service import NodeAgent
@@ -103,7 +110,8 @@ async def _serve(options: argparse.Namespace, host: Host, commands: ExecDoor, me
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
     ended = end_on_signal()
     behind = await asyncio.to_thread(host.restore)
-    agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgent(host, commands, KernelLook(), Doctor()), server.grpc)
+    service = NodeAgent(host, commands, KernelLook(), Doctor(), recent=recent)
+    agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
     await server.start()
     mender.start()
     log.info("%s serves on %s", options.name, options.listen)

@@ -18,6 +18,7 @@ from agent.core.drift import Drift
 from agent.host import Host
 from agent.nameservers import read_nameservers
 from agent.reach import Reach
+from agent.recent import RecentLines
 from proto import agent_pb2 as pb
 from proto import agent_pb2_grpc, types_pb2
 from proto.errors import CaasError, Code, invalid
@@ -37,6 +38,8 @@ CHUNK = 64 << 10
 LAST_INPUT = 5.0
 #: How many of the last events of drift are told at once.
 DRIFT_SHOWN = 50
+#: Of the agent's log, at once.
+LOG_LINES_MAX = 500
 
 
 class Process(Protocol):
@@ -62,11 +65,20 @@ class ExecDoor(Protocol):
 class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
     """The service of one host."""
 
-    def __init__(self, host: Host, exec_door: ExecDoor, look: LookDoor, doctor: DoctorDoor | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        exec_door: ExecDoor,
+        look: LookDoor,
+        doctor: DoctorDoor | None = None,
+        *,
+        recent: RecentLines | None = None,
+    ) -> None:
         self._host = host
         self._exec = exec_door
         self._reach = Reach(host, look)
         self._doctor = doctor
+        self._recent = recent or RecentLines()
 
     async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeReply:
         desired = cluster_host_from_wire(request.desired) if request.HasField("desired") else None
@@ -118,6 +130,7 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
             containers=seen,
             generations=self._host.generations(),
             drift=[_drift_to_wire(event) for event in self._host.drift.last(request.cluster)[-DRIFT_SHOWN:]],
+            log=self._recent.about(request.cluster, count=min(request.log_lines, LOG_LINES_MAX)),
         )
 
     async def FindPassages(self, request: pb.FindPassagesRequest, context: Any) -> pb.FindPassagesReply:

@@ -228,8 +228,9 @@ def _look(events: Iterable[pb.Event], well: str, *, as_json: bool) -> None:
 def logs(coordinator: Coordinator, name: str, last: int) -> None:
     """Print the coordinator's journal of the cluster NAME: each thing that was begun, when, and how it ended.
 
-    What others changed of it on its hosts follows, and, where the last run failed, the last warnings of the containers
-    it failed in.
+    What others changed of it on its hosts follows. Where the last run failed: each step that did, the error and what to
+    do, the last warnings of its container and what the units that failed there said last, and the last lines about the
+    cluster in the log of its host's agent.
 
     What nova itself says is in its containers: caas exec NAME CONTAINER -- journalctl -u nova-compute
 
@@ -249,7 +250,18 @@ def logs(coordinator: Coordinator, name: str, last: int) -> None:
         line = f"{when}  {entry['outcome'] or 'not ended':11}  {took:>10}  {entry['step']}: {entry['title']}"
         click.echo(f"{line}: {entry['message']}" if entry["message"] else line)
     show_drift(document.get("drift", ()))
-    for container, lines in document.get("containers", {}).items():
-        click.echo(f"\n{container}")
-        for line in lines:
-            click.echo(f"  {line}")
+    _show_failures(document)
+
+
+def _show_failures(document: Document) -> None:
+    """Each step of the last run that did not end well, why, what to do, and what those say that it is about."""
+    for entry in document.get("failed", ()):
+        click.echo(f"\n{entry['outcome'] or 'not ended'}: {entry['step']}: {entry['title']}")
+        for word, text in (("error", entry["message"]), ("hint", entry["hint"])):
+            for line in text.splitlines():
+                click.echo(f"  {word}: {line}")
+    for title, found in (("{}, its last lines", "containers"), ("the agent of {}, its last lines", "agents")):
+        for name, lines in document.get(found, {}).items():
+            click.echo(f"\n{title.format(name)}")
+            for line in lines or ("(none)",):
+                click.echo(f"  {line}")

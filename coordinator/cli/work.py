@@ -221,6 +221,7 @@ def down(
     What does not carry the cluster's mark stays. A cluster that is not there is removed already: that is no failure.
     From a host that does not answer it is removed when the host is back, by the coordinator itself; `caas status` names
     it until then. One that will not come back is given up with --forget.
+    When all is removed each host looks again, and names what is left.
 
     In place of NAME a cluster file (with a '.' or '/' in its name) may be given: then the hosts that it names are
     asked as well, whether or not the coordinator knows the cluster.
@@ -234,7 +235,7 @@ def down(
     \b
     Exit status:
       0    it is gone, was not there, or will be gone when hosts are back that are away: they are named
-      1    something could not be removed; the same command goes on
+      1    something could not be removed, or is left; the same command goes on
       130  interrupted; the same command goes on from there
     """
     try:
@@ -251,4 +252,4 @@ def down(
         show_behind(behind)
         click.echo(f"\n{name}: {_name(behind)}; what is there is removed when it answers, by itself")
     elif outcome.done:
-        click.echo(f"{name}: gone ({show_seconds(outcome.seconds)})")
+        click.echo(f"{name}: gone, nothing is left ({show_seconds(outcome.seconds)})")

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from coordinator import access, bringup, checks, doctor, natbox_hand_over, natboxes, status, teardown
+from coordinator import access, bringup, checks, doctor, logs, natbox_hand_over, natboxes, status, teardown
 from coordinator.catching_up import CatchingUp
 from coordinator.claims import Claims
 from coordinator.compiling import compile_cluster, to_document
@@ -73,7 +73,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         return _document(await natboxes.explain(self._fleet, self._journal, request))
 
     async def Logs(self, request: pb.NameRequest, context: Any) -> pb.Document:
-        return _document(await access.logs(self._fleet, self._journal, request.name))
+        return _document(await logs.logs(self._fleet, self._journal, request.name))
 
     async def Up(self, request: pb.UpRequest, context: Any) -> AsyncIterator[pb.Event]:
         reading = await read_request(self._settings, request.file)

@@ -77,9 +77,10 @@ Plan = tuple[Action, ...]
 class Cost:
     """What bringing a cluster's generation into force took: changing calls to the kernel and to LXC.
 
-    Both are 0 where nothing was pending.
+    Both are 0 where nothing was pending. `left`: after a removal, what of ours is there still, a line each.
     """
 
     generation: int
     kernel_writes: int = 0
     container_writes: int = 0
+    left: tuple[str, ...] = ()

@@ -83,5 +83,6 @@ def finished(cost: Cost) -> types_pb2.ApplyEvent:
             generation=cost.generation,
             kernel_writes=cost.kernel_writes,
             container_writes=cost.container_writes,
+            left=cost.left,
         )
     )

@@ -341,3 +341,18 @@ class FakeLook:
 
     def examine(self, desired: HostState) -> Sequence[Finding]:
         return self.findings
+
+
+class FakeLeftovers:
+    """LeftoverDoor that finds what it is told to have found, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.left: tuple[str, ...] = ()
+
+    def remember(self) -> None:
+        self.calls.append("remember")
+
+    def find(self, cluster: str, *, is_last: bool) -> tuple[str, ...]:
+        self.calls.append(f"find {cluster}{' last' if is_last else ''}")
+        return self.left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import grpc.aio
 
 from agent.core.doors import ForeignLink
 from agent.host import Host
+from agent.recent import RecentLines
 from agent.rpc.service import NodeAgent
 from agent.saved import SavedStates
 from coordinator.fleet import AgentClient, NatBoxClient
@@ -23,7 +25,7 @@ from proto.transport.server import Server
 from tests.support.clock import FakeClock
 from tests.support.fake_natbox import FakeNatBox
 from tests.support.fake_nova import FakeCluster, FakeContainer
-from tests.support.fakes import FakeContainers, FakeKernel, FakeLook
+from tests.support.fakes import FakeContainers, FakeKernel, FakeLeftovers, FakeLook
 
 
 class FakeProcess:
@@ -83,6 +85,8 @@ async def _answer(container: FakeContainer, kept: dict[str, bytes], argv: Sequen
             return Completed(status=1, stdout=b"", stderr=b"no such file")
         case "sh" if argv[1] == "-s":  # coordinator.unique
             return Completed(status=0, stdout=f"machine-id={container.container}\n".encode(), stderr=b"")
+        case "sh" if "journalctl" in argv[2]:  # coordinator.logs
+            return Completed(status=0, stdout=f"a warning of {container.container}\n".encode(), stderr=b"")
         case "sh":
             kept[key] = stdin
             return Completed(status=0, stdout=b"", stderr=b"")
@@ -118,6 +122,7 @@ class FakeFleet:
         self.looks: dict[str, FakeLook] = {}
         self.natboxes: dict[str, FakeNatBox] = {}
         self.pair: tuple[str, ...] = ()
+        self.leftovers: dict[str, FakeLeftovers] = {}
         self._servers: dict[str, Server] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -132,10 +137,12 @@ class FakeFleet:
     async def start_agent(self, name: str) -> None:
         """The agent of a host that is there already, with what it has saved."""
         kernel, containers = self.kernels[name], self.containers[name]
-        host = Host(name, kernel, containers, SavedStates(self.folder / name), clock=self.clock)
+        looks = self.leftovers.setdefault(name, FakeLeftovers())
+        recent = self.recent.setdefault(name, RecentLines())
+        host = Host(name, kernel, containers, SavedStates(self.folder / name), clock=self.clock, leftovers=looks)
         server = Server(allowed=None)
         self.looks[name] = FakeLook()
-        service = NodeAgent(host, FakeExec(containers, self), self.looks[name])  # type: ignore[arg-type]
+        service = NodeAgent(host, FakeExec(containers, self), self.looks[name], recent=recent)  # type: ignore[arg-type]
         agent_pb2_grpc.add_NodeAgentServicer_to_server(service, server.grpc)
         server.listen_unix(str(self.folder / f"{name}.sock"))
         await server.start()

@@ -272,6 +272,20 @@ async def test_down_leaves_nothing_and_an_unknown_name_is_done(rig: Rig) -> None
     assert (await rig.down())["hosts"] == []
 
 
+async def test_what_a_down_leaves_is_named_until_it_is_gone(rig: Rig) -> None:
+    await rig.up(TWO)
+    rig.fleet.leftovers["host1"].left = ("link lxcbr100 (caas:demo:cluster)", "cgroup /sys/fs/cgroup/x")
+    with pytest.raises(CaasError) as caught:
+        await rig.down()
+    assert caught.value.message == (
+        "host1: demo is removed, and this is left: link lxcbr100 (caas:demo:cluster); cgroup /sys/fs/cgroup/x"
+    )
+    assert caught.value.hint == "remove it by hand, then: caas down demo"
+    rig.fleet.leftovers["host1"].left = ()
+    assert (await rig.down())["hosts"] == ["host1"]
+    assert (await rig.down())["hosts"] == []
+
+
 async def test_a_down_that_failed_goes_on(rig: Rig) -> None:
     await rig.up(TWO)
     rig.fleet.containers["host2"].fail("delete", "demo.ubuntu012")

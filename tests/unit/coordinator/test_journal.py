@@ -59,10 +59,18 @@ def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
         old.execute(
             "INSERT INTO clusters VALUES ('demo', 'up', 3, 'f.yaml', CAST('name: demo' AS BLOB), '{}', 's3cret', 1.0)"
         )
+        old.execute(
+            "CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, run TEXT NOT NULL,"
+            " step TEXT NOT NULL, title TEXT NOT NULL, began REAL NOT NULL, ended REAL, outcome TEXT,"
+            " message TEXT NOT NULL DEFAULT '')"
+        )
+        old.execute("INSERT INTO entries VALUES (7, 'demo', 'r', 's', 't', 1.0, 2.0, 'failed', 'why')")
     old.close()
     journal = Journal(path)
     assert journal.find("demo") == RECORD
     journal.save(replace(RECORD, surroundings='{"localhost": null}'))
     again = Journal(path).find("demo")
     assert again is not None
+    journal.end(7, "failed", "why", "mend it")
+    assert [(entry.message, entry.hint) for entry in journal.entries("demo")] == [("why", "mend it")]
     assert again.surroundings == '{"localhost": null}'

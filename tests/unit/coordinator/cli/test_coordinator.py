@@ -282,7 +282,7 @@ def test_down(caas: Any) -> None:
     caas.coordinator.events["Down"] = [_event(pb.Event.DONE, "host1: remove demo"), _summary(cluster="demo")]
     result = caas.run("down", "demo")
     assert result.exit_code == 0
-    assert result.stdout.startswith("demo: gone")
+    assert result.stdout.startswith("demo: gone, nothing is left")
 
 
 def test_down_of_an_unknown_name_is_done(caas: Any) -> None:
@@ -352,7 +352,7 @@ def test_logs(caas: Any) -> None:
     lines = caas.run("logs", "demo").stdout.splitlines()
     assert lines[0].split()[2:] == ["failed", "2.5", "s", "s:", "t:", "why"]
     assert lines[1].split()[2:] == ["not", "ended", "-", "s2:", "t"]
-    assert lines[2:] == ["", "ubuntu011", "  a warning"]
+    assert lines[2:] == ["", "ubuntu011, its last lines", "  a warning"]
     assert len(caas.run("logs", "demo", "--last", "1").stdout.splitlines()) == 4
 
 
@@ -371,6 +371,35 @@ def test_status_shows_what_natbox_does_for_the_cluster(caas: Any) -> None:
     ]
     caas.coordinator.documents["Status"] = {**STATUS, "natbox": {"agent": "unreachable", "message": "natbox: gone"}}
     assert "\nNATBox: unreachable: natbox: gone\n" in caas.run("status", "demo").stdout
+
+
+def test_logs_say_what_failed_and_what_to_do(caas: Any) -> None:
+    entry = {"run": "r", "step": "nova/api:c1", "title": "nova-api: start", "began": 0.0, "ended": 2.5}
+    entry |= {"outcome": "failed", "message": "c1: systemctl ended with 1", "hint": "mend it\nthen go on"}
+    caas.coordinator.documents["Logs"] = {
+        "entries": [entry],
+        "failed": [entry, {**entry, "outcome": None, "message": "", "hint": ""}],
+        "containers": {"c1": ["why"]},
+        "agents": {"host1": ["an agent's line"], "host2": []},
+    }
+    assert caas.run("logs", "demo").stdout.splitlines()[1:] == [
+        "",
+        "failed: nova/api:c1: nova-api: start",
+        "  error: c1: systemctl ended with 1",
+        "  hint: mend it",
+        "  hint: then go on",
+        "",
+        "not ended: nova/api:c1: nova-api: start",
+        "",
+        "c1, its last lines",
+        "  why",
+        "",
+        "the agent of host1, its last lines",
+        "  an agent's line",
+        "",
+        "the agent of host2, its last lines",
+        "  (none)",
+    ]
 
 
 # exec, openstack, openrc
