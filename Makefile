@@ -94,8 +94,14 @@ endif
 
 SEEDS ?= 5000
 FIRST ?= 1
-soak: venv ## the simulation for long: SEEDS=5000 seeds from FIRST=1 on; says how a failing one is replayed
+KILLS ?= all
+soak: venv bpf $(if $(ROOT),images) ## SEEDS=5000 seeds of the simulation from FIRST=1 on; KILLS=all|sample|none of a real lab (root)
 	@$(PYTHON) -m tests.support.simulation --first $(FIRST) --seeds $(SEEDS)
+ifneq ($(ROOT),)
+	@$(if $(filter none,$(KILLS)),echo "KILLS=none: no lab was killed",$(PYTHON) -m tests.support.killing --kills $(KILLS))
+else
+	@echo "NOT RUN, since it needs root: the kills of a real lab"
+endif
 
 bench: venv bpf images ## how fast it is: a table, and build/bench.json (root, half an hour); FIGURES="vlan-tcp …" for some
 	@$(PYTHON) -m tests.bench $(FIGURES)

@@ -1,0 +1,193 @@
+"""Kill after kill: a command is given, a daemon or its machine dies in it, comes back, and the command is given again.
+
+Every round begins with the end of the one before: the cluster is brought up with one kill, and taken down with
+another. After the same command again everything must be as after a run in which nobody was killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from tests.support.killing import judge
+from tests.support.killing.lab import COORDINATOR, HOSTS, NATBOX, KillLab, machine_of
+
+#: Two hosts and NATBox: a VLAN of all three, and a routed network with a tunnel between the hosts.
+FILE = """
+name: killed
+hosts:
+  host1: {address: 192.168.2.25, trunk: eth1}
+  host2: {address: 192.168.2.26, trunk: eth1}
+natbox: {address: 192.168.2.24, trunk: eth1, uplink: eth2}
+networks:
+  flat: {vlan: 100, subnet: 192.168.10.0/24, gateway: 192.168.10.1}
+  routed: {subnet: 10.100.1.0/24, overlay: ipip}
+containers:
+  v1: {host: host1, network: flat, address: 192.168.10.50, roles: [controller]}
+  v2: {host: host2, network: flat, address: 192.168.10.51, roles: [compute]}
+  r1: {host: host1, network: routed, address: 10.100.1.2, roles: [compute]}
+  r2: {host: host2, network: routed, address: 10.100.2.2, roles: [compute]}
+"""
+CLUSTER = "killed"
+#: Who must reach whom in the end: host and container, and the address.
+PINGS = (("host1", "v1", "192.168.10.51"), ("host2", "v2", "192.168.10.1"), ("host1", "r1", "10.100.2.2"))
+DAEMONS = (*(f"agent.{host}" for host in HOSTS), *(f"worker.{host}" for host in HOSTS), NATBOX, COORDINATOR)
+VERBS = ("up", "down")
+#: Seconds until what the kernel does by itself (a carrier, a namespace that goes) is done.
+SETTLE = 8.0
+#: Every so many kills of a daemon, its machine loses its power as well.
+POWER_EVERY = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """In the command *verb*, the daemon *where* dies at the *nth* point called *what*; with *power* all its machine."""
+
+    verb: str
+    where: str
+    what: str
+    nth: int
+    power: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.where}{' (power)' if self.power else ''} at {self.what} #{self.nth}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What came of a kill: whether it happened, seconds until all was as wanted again, what was not."""
+
+    kill: Kill
+    killed: bool
+    seconds: float
+    residue: str
+
+    @property
+    def is_well(self) -> bool:
+        return self.killed and not self.residue
+
+
+class Campaign:
+    """Kills in one lab, which is up already."""
+
+    def __init__(self, lab: KillLab, folder: Path) -> None:
+        self._lab = lab
+        self.file = folder / f"{CLUSTER}.yaml"
+        self.file.write_text(FILE)
+        self.points: dict[tuple[str, str], list[str]] = {}
+        self._wanted = {"down": judge.take(lab)}
+
+    def count(self) -> None:
+        """Both commands with nobody killed: which points there are, and what must be there after each."""
+        # Once before: what is made once and stays (a folder, a lock) is no residue of a kill.
+        self.give("up")
+        self.give("down")
+        self._wanted["down"] = judge.take(self._lab)
+        for verb in VERBS:
+            self._lab.count(*DAEMONS)
+            self.give(verb)
+            self._lab.disarm()
+            for where in DAEMONS:
+                self.points[verb, where] = self._lab.reached(where)
+            if verb == "up":
+                self._check_pings()
+                time.sleep(1.0)  # what comes up by itself is up
+                self._wanted["up"] = judge.take(self._lab)
+        left = judge.wait_same(self._wanted["down"], self._lab, seconds=SETTLE)
+        assert not left, f"down leaves something though nobody was killed:\n{left}"
+
+    def all_kills(self) -> Iterator[Kill]:
+        """Each point once, the first and the last of those with one name; and every so many with the power lost."""
+        number = 0
+        for (verb, where), reached in self.points.items():
+            for what in dict.fromkeys(reached):
+                for nth in sorted({1, reached.count(what)}):
+                    yield Kill(verb=verb, where=where, what=what, nth=nth)
+                    number += 1
+                    if number % POWER_EVERY == 0 and not where.startswith("worker"):
+                        yield Kill(verb=verb, where=where, what=what, nth=nth, power=True)
+
+    def sample(self) -> Iterator[Kill]:
+        """One in the middle of each daemon's work, and each kind of machine without its power once."""
+        for (verb, where), reached in self.points.items():
+            if reached and not where.endswith("host1" if verb == "up" else "host2"):  # one host in each command
+                what = reached[len(reached) // 2]
+                yield Kill(verb=verb, where=where, what=what, nth=1, power=where == "agent.host2")
+
+    def play(self, kills: Iterable[Kill]) -> Iterator[Row]:
+        """Each of *kills*, bring-ups and tear-downs in turn."""
+        by_verb: dict[str, list[Kill]] = {verb: [] for verb in VERBS}
+        for kill in kills:
+            by_verb[kill.verb].append(kill)
+        for pair in zip_longest(*by_verb.values()):
+            for verb, kill in zip(VERBS, pair, strict=True):
+                if kill is None:
+                    self.give(verb)
+                else:
+                    yield self._play(kill)
+
+    def _play(self, kill: Kill) -> Row:
+        self._lab.kill_at(kill.where, kill.what, kill.nth)
+        self.give(kill.verb, check=False)
+        self._lab.disarm()
+        killed = self._lab.was_killed(kill.where)
+        began = time.monotonic()
+        try:
+            if kill.power:
+                self._lab.lose_power(machine_of(kill.where))
+            self._lab.up()
+            self.give(kill.verb)
+            residue = judge.wait_same(self._wanted[kill.verb], self._lab, seconds=SETTLE)
+            if kill.verb == "up" and not residue:
+                self._check_pings()
+        except AssertionError as exc:
+            residue = str(exc)
+        seconds = time.monotonic() - began
+        if residue:
+            self._start_over(kill.verb)
+        return Row(kill=kill, killed=killed, seconds=seconds, residue=residue)
+
+    def _start_over(self, verb: str) -> None:
+        """A lab as new, in the state in which the next kill expects it."""
+        self._lab.renew()
+        if verb == "up":
+            self.give("up")
+
+    def give(self, verb: str, *, check: bool = True) -> None:
+        """`caas up` or `caas down`; with *check* it must end well."""
+        words = ("up", str(self.file), "--remove", "--restart") if verb == "up" else ("down", CLUSTER)
+        self._lab.user.caas(*words, status=0 if check else None)
+
+    def _check_pings(self) -> None:
+        for host, name, address in PINGS:
+            pid = judge.running(self._lab, host)[f"{CLUSTER}.{name}"]
+            said = judge.ping(pid, address)
+            assert not said, f"{name} does not reach {address}: {said}"
+
+
+def write_table(rows: Sequence[Row]) -> str:
+    """The rows for people, and how many of each kind there were."""
+    lines = [f"{'COMMAND':<8} {'WHERE':<14} {'RESUMED':>8}  {'RESIDUE':<8} KILLED BEFORE"]
+    for row in rows:
+        where = f"{row.kill.where}{'+power' if row.kill.power else ''}"
+        residue = "none" if not row.residue else "SOME"
+        resumed = f"{row.seconds:.1f} s" if row.killed else "-"
+        lines.append(
+            f"{row.kill.verb:<8} {where:<14} {resumed:>8}  {residue:<8} "
+            f"{row.kill.what} #{row.kill.nth}{'' if row.killed else ' (NOT REACHED)'}"
+        )
+        lines += [f"           | {line}" for line in row.residue.splitlines()]
+    reached = [row for row in rows if row.killed]
+    slowest = max((row.seconds for row in reached), default=0.0)
+    return "\n".join(
+        (
+            *lines,
+            "",
+            f"kills: {len(reached)}, resumed: {sum(row.is_well for row in reached)}, residue in "
+            f"{sum(bool(row.residue) for row in rows)}, not reached: {len(rows) - len(reached)}, "
+            f"slowest: {slowest:.1f} s",
+        )
+    )

@@ -1,0 +1,112 @@
+"""The points at which daemons of a lab are killed: counted, called by what is done, reached once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.demonstration import ROOT
+from tests.support.killing.campaign import Kill, Row, write_table
+from tests.support.killing.points import Points
+
+#: Writes three files below the folder given, and one beside it.
+WRITER = """
+import sys
+from pathlib import Path
+from tests.support.killing.points import Points, watch_files, watch_journal, watch_kernel
+folder = Path(sys.argv[1])
+points = Points(folder / "points", "one")
+watch_files(points, (folder / "state",))
+watch_journal(points)
+watch_kernel(points)
+(folder / "beside").write_text("no point")
+from proto.disk import write_whole
+for name in "abc":
+    write_whole(folder / "state" / name, name)
+from coordinator.journal import Journal
+journal = Journal(folder / "state" / "journal.db")
+journal.end(journal.begin("demo", "run", "nova/api:c1", "title"), "done")
+from agent.kernel.tally import Tally
+Tally().add()
+print("ended")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("points", "state"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def play(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WRITER, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def reached(folder: Path) -> list[str]:
+    return (folder / "points/one.reached").read_text().splitlines()
+
+
+def test_nothing_counts_until_it_is_asked_for(folder: Path) -> None:
+    assert play(folder).stdout == "ended\n"
+    assert reached(folder) == []
+
+
+def test_every_kind_of_write_is_a_point(folder: Path) -> None:
+    (folder / "points/one.armed").write_text("{}")
+    assert play(folder).stdout == "ended\n"
+    points = reached(folder)
+    assert [point for point in points if point.startswith("os.rename")] == [
+        f"os.rename state/.{name}.tmp" for name in "abc"
+    ]
+    assert points[-3:-1] == ["journal: begin nova/api:c1", "journal: end nova/api:c1 done"]
+    assert not any("beside" in point for point in points)
+
+
+def test_it_is_killed_before_the_write_and_no_second_time(folder: Path) -> None:
+    (folder / "points/one.armed").write_text('{"what": "os.rename state/.b.tmp", "nth": 1}')
+    assert play(folder).returncode == -signal.SIGKILL
+    assert sorted(os.listdir(folder / "state")) == [".b.tmp", "a"]
+    assert (folder / "points/one.killed").exists()
+    assert play(folder).stdout == "ended\n"
+    assert {"a", "b", "c"} <= set(os.listdir(folder / "state"))
+
+
+def test_the_nth_of_those_with_one_name(folder: Path) -> None:
+    points = Points(folder / "points", "one")
+    (folder / "points/one.armed").write_text('{"what": "again", "nth": 3, "pause": true}')
+    sleeps: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.support.killing.points.time.sleep", sleeps.append)
+        for _ in range(2):
+            points.reach("again")
+        assert sleeps == []
+        points.reach("again")
+    assert len(sleeps) == 1
+
+
+def test_sqlite_is_watched_only_where_it_is_asked_for() -> None:
+    assert sqlite3.connect.__module__ in ("_sqlite3", "sqlite3", None)
+
+
+def test_the_table_counts_and_shows_what_was_left() -> None:
+    kill = Kill(verb="up", where="agent.host1", what="os.rename desired/demo.json", nth=2, power=True)
+    rows = [
+        Row(kill=kill, killed=True, seconds=2.25, residue=""),
+        Row(kill=kill, killed=True, seconds=3.0, residue="links: + host1: lxcbr100"),
+        Row(kill=kill, killed=False, seconds=0.1, residue=""),
+    ]
+    table = write_table(rows)
+    assert "up       agent.host1+power    2.2 s  none     os.rename desired/demo.json #2\n" in table
+    assert "| links: + host1: lxcbr100" in table
+    assert "(NOT REACHED)" in table
+    assert table.endswith("kills: 2, resumed: 1, residue in 1, not reached: 1, slowest: 3.0 s")
+    assert [row.is_well for row in rows] == [True, False, False]
