@@ -9,7 +9,14 @@ from typing import Protocol
 from agent.kernel.natbox_layout import SeenGateway, SeenPath
 from proto.model import Gateway, GatewayCounters, GatewayPath
 
-__all__ = ["GatewayDoor", "SeenGateway", "SeenPath"]
+__all__ = ["GatewayDoor", "LeftoverLook", "SeenGateway", "SeenPath"]
+
+
+class LeftoverLook(Protocol):
+    """Looks whether a removal has left anything."""
+
+    def find(self, cluster: str, *, is_last: bool) -> tuple[str, ...]:
+        """What is left of *cluster*, or, where it was the last one, of the path, too; a line each for people."""
 
 
 class GatewayDoor(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from natbox.apply import apply
-from natbox.doors import GatewayDoor, SeenGateway, SeenPath
+from natbox.doors import GatewayDoor, LeftoverLook, SeenGateway, SeenPath
 from natbox.plan import make_plan
 from natbox.saved import SavedTables
 from natbox.table import check_table, make_sorted
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 class Gatekeeper:
     """The operations behind the RPCs. Blocking; call from worker threads. Changes exclude each other."""
 
-    def __init__(self, door: GatewayDoor, saved: SavedTables) -> None:
+    def __init__(self, door: GatewayDoor, saved: SavedTables, leftovers: LeftoverLook | None = None) -> None:
         self.door = door
+        self._leftovers = leftovers
         self._saved = saved
         self._tables = {name: make_sorted(table) for name, table in saved.load().items()}
         self._removals = Removals(saved)
@@ -108,7 +110,10 @@ class Gatekeeper:
                 self._saved.save(nothing)
             result = self._apply(nothing, on_plan, on_done)
             self._end_removal(cluster, generation)
-            return result
+            left = self._leftovers.find(cluster, is_last=not self._is_in_use()) if self._leftovers else ()
+            for each in left:
+                log.error("%s: left after its removal: %s", cluster, each)
+            return replace(result, left=left)
 
     def counters(self, cluster: str = "") -> tuple[Sequence[GatewayCounters], Mapping[str, int]]:
         """Those of *cluster*'s VIDs ("" is all), and, where all are asked for, the drops that belong to no VID."""

@@ -14,6 +14,7 @@ from agent.kernel.natbox_handover import HandOverDoor
 from agent.kernel.natbox_rules import Listen
 from natbox.gatekeeper import Gatekeeper
 from natbox.handover import TICK_SECONDS, HandOver
+from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
 from natbox.service import NatBoxService
 from natbox.standing import SavedStanding
@@ -77,7 +78,7 @@ async def _serve(options: argparse.Namespace) -> None:
         memory=PreviousValues(options.state / "previous.json"),
         listen=listen,
     )
-    gatekeeper = Gatekeeper(door, SavedTables(options.state / "desired"))
+    gatekeeper = Gatekeeper(door, SavedTables(options.state / "desired"), Leftovers(options.state))
     # A file of its own: the two are written by different threads.
     memory = PreviousValues(options.state / "previous-uplink.json")
     machine = HandOverDoor(door, memory=memory, own=listen.address if listen else None)

@@ -49,6 +49,13 @@ class NetworkLeftovers:
             found += [each for each in filters if _NATBOX_FILTER not in each]
         return found
 
+    def find_of_natbox(self) -> list[str]:
+        """What there is of the path that all clusters share at NATBox: its table, and its filters on any link."""
+        tables = [each["table"] for each in self._ask("nft", "--json", "list", "tables") if "table" in each]
+        found = [f"nft table {each['family']} {each['name']}" for each in tables if each["name"] == _NATBOX]
+        filters = [each for link in self._ask("ip", "-json", "link") for each in self._find_filters(link["ifname"])]
+        return [*found, *(each for each in filters if _NATBOX_FILTER in each)]
+
     def list_settings(self) -> dict[str, list[str]]:
         """Of each link that is nobody's of ours, what we may have set on it and nothing marks: promiscuity, a qdisc."""
         qdiscs = self._ask("tc", "-json", "qdisc", "show")

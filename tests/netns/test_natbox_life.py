@@ -12,6 +12,7 @@ import pytest
 from agent.kernel import natbox_programs
 from agent.kernel.natbox_door import NatboxDoor
 from natbox.gatekeeper import Gatekeeper
+from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
 from proto.errors import CaasError, Code
 from tests.support.crossing import OUTSIDE, Crossing, mac_of, run
@@ -211,6 +212,9 @@ def test_the_last_table_gone_leaves_nothing(around: Crossing, tmp_path: Path) ->
         gatekeeper.apply(table, on_plan=lambda _: None, on_done=lambda _: None)
     assert snapshot(around.natbox) != before[0]
     assert (tmp_path / "previous.json").exists()
+    looks = Leftovers(tmp_path, netns=around.natbox)
+    told = looks.find("demo", is_last=True)
+    assert {one.split()[0] for one in told} == {"settings", "nft", "tc"}, told
     for table in tables:
         gatekeeper.destroy(table.cluster, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None)
     assert (snapshot(around.natbox), run("sysctl", "-a", "--pattern", settings, netns=around.natbox).stdout) == before
@@ -218,6 +222,7 @@ def test_the_last_table_gone_leaves_nothing(around: Crossing, tmp_path: Path) ->
     # The generations of both removals: what was sent before them and comes late is refused.
     assert [path.name for path in (tmp_path / "desired").iterdir()] == ["removed"]
     assert not (tmp_path / "previous.json").exists()
+    assert looks.find("demo", is_last=True) == ()
 
 
 def test_the_last_of_4094_costs_what_the_first_did(around: Crossing) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.kernel.leftovers import NetworkLeftovers
 from agent.kernel.natbox_layout import SeenGateway
 from natbox.gatekeeper import Gatekeeper
+from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
 from proto.errors import CaasError, Code
 from proto.model import Action, GatewayTable, Plan
+from tests.support.fakes import FakeLeftovers
 from tests.unit.natbox.fake_door import FakeDoor
 from tests.unit.natbox.test_table import gateway, near, table
 
@@ -233,3 +236,33 @@ def test_previous_values_outlive_the_process(tmp_path: Path) -> None:
     again.forget("other")
     again.forget("ipv4/conf/eth1/forwarding")
     assert not path.exists()
+
+
+def test_after_a_removal_it_is_looked_and_what_is_left_is_told(
+    door: FakeDoor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = FakeLeftovers()
+    made = Gatekeeper(door, SavedTables(tmp_path / "desired"), looks)
+    blue = replace(FIRST, cluster="blue", gateways=(replace(gateway(200, network="b"), cluster="blue"),))
+    for one in (FIRST, blue):
+        apply(made, one)
+    assert made.destroy("demo", dry_run=False, on_plan=_ignore, on_done=_ignore).left == ()
+    looks.left = ("nft table ip caas_natbox",)
+    assert made.destroy("blue", dry_run=False, on_plan=_ignore, on_done=_ignore).left == looks.left
+    assert looks.calls == ["find demo", "find blue last"]
+    assert "blue: left after its removal: nft table ip caas_natbox" in caplog.text
+
+
+def test_what_is_saved_and_what_was_set_must_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NetworkLeftovers, "find_of_natbox", lambda self: ["nft table ip caas_natbox"])
+    looks = Leftovers(tmp_path)
+    assert looks.find("demo", is_last=False) == ()
+    (tmp_path / "desired").mkdir()
+    (tmp_path / "desired/demo.json").touch()
+    (tmp_path / "previous.json").touch()
+    assert looks.find("demo", is_last=False) == (f"file {tmp_path}/desired/demo.json",)
+    assert looks.find("demo", is_last=True) == (
+        f"file {tmp_path}/desired/demo.json",
+        f"settings as they were before, in {tmp_path}/previous.json",
+        "nft table ip caas_natbox",
+    )
