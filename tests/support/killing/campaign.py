@@ -153,8 +153,8 @@ class Campaign:
     def _start_over(self, verb: str) -> None:
         """A lab as new, in the state in which the next kill expects it."""
         self._lab.renew()
-        if verb == "up":
-            self.give("up")
+        for each in ("up", "down", *(("up",) if verb == "up" else ())):
+            self.give(each)
 
     def give(self, verb: str, *, check: bool = True) -> None:
         """`caas up` or `caas down`; with *check* it must end well."""

@@ -56,8 +56,9 @@ def running(lab: KillLab, machine: str) -> dict[str, int]:
     """The containers of *machine* in which something runs -> the lowest PID there, which is that of init."""
     found: dict[str, int] = {}
     for folder in lab.cgroups(machine):
-        name = next((part for part in reversed(folder.parts) if not part.endswith(".monitor")), "")
-        if folder.name.endswith(".monitor") or "." not in name:
+        base = next(number for number, part in enumerate(folder.parts) if part.startswith("caas-"))
+        name = "".join(folder.parts[base + 1 : base + 2])
+        if not name or name.endswith(".monitor"):
             continue
         with contextlib.suppress(OSError):
             pids = [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]

@@ -73,6 +73,8 @@ class Points:
 
     def _reach(self, what: str) -> None:
         armed = self._folder / f"{self._name}.armed"
+        if not armed.exists():
+            return
         with open(self._folder / f"{self._name}.reached", "a+") as reached:
             fcntl.flock(reached, fcntl.LOCK_EX)
             try:
