@@ -104,9 +104,9 @@ class KillLab:
         """Let *daemon* be killed when it reaches the point *what* for the *nth* time from now."""
         self._arm(daemon, {"what": what, "nth": nth})
 
-    def pause_at(self, daemon: str, what: str, nth: int) -> None:
-        """Let *daemon* wait there for some seconds."""
-        self._arm(daemon, {"what": what, "nth": nth, "pause": True})
+    def tell_at(self, daemon: str, what: str, nth: int) -> None:
+        """Let *daemon* go on there; `was_killed` says when it has come there."""
+        self._arm(daemon, {"what": what, "nth": nth, "tell": True})
 
     def _arm(self, name: str, wanted: dict[str, object]) -> None:
         for word in ("reached", "killed"):
@@ -127,7 +127,7 @@ class KillLab:
         return path.read_text().splitlines() if path.exists() else []
 
     def was_killed(self, name: str) -> bool:
-        """Whether it reached what it was to be killed at."""
+        """Whether it has reached what it was to be killed at, or to tell."""
         return (self._points / f"{name}.killed").exists()
 
     # -- harm

@@ -58,7 +58,7 @@ class NovaCampaign:
 
     def _play(self, kill: Kill) -> Row:
         is_agent = kill.where != COORDINATOR
-        arm = self._lab.pause_at if is_agent else self._lab.kill_at
+        arm = self._lab.tell_at if is_agent else self._lab.kill_at
         arm(COORDINATOR, kill.what, kill.nth)
         argv = [*CAAS, "up", FILE]
         with subprocess.Popen(

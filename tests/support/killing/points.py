@@ -5,7 +5,7 @@ files from the interpreter's audit events (PEP 578), the journal from SQLite, wo
 a new step is a new point.
 
 A folder that all daemons share says what is wanted. NAME.armed is there while points count, as JSON: `what` and `nth`
-say at which one something happens, and `pause` that the daemon waits there and is not killed (somebody else is).
+say at which one something happens, and `tell` that the daemon goes on there and is not killed (somebody else is).
 NAME.reached has a line for each point, NAME.killed is what NAME.armed was once its point was reached.
 """
 
@@ -18,7 +18,6 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -42,7 +41,6 @@ _DOORS = ("agent/kernel/door.py", "agent/kernel/natbox_door.py")
 _PARTS = ("/agent/", "/natbox/")
 #: What a door's call is about, among its arguments.
 _SUBJECTS = ("thing", "after", "container", "gateway", "wanted", "unwanted")
-_PAUSE = 5.0
 
 
 class Points:
@@ -88,9 +86,8 @@ class Points:
             if (what, count) != (wanted.get("what"), wanted.get("nth")):
                 return
             armed.rename(self._folder / f"{self._name}.killed")
-            if not wanted.get("pause"):
+            if not wanted.get("tell"):
                 os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(_PAUSE)
 
 
 def watch_kernel(points: Points) -> None:

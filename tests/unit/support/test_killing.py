@@ -82,15 +82,12 @@ def test_it_is_killed_before_the_write_and_no_second_time(folder: Path) -> None:
 
 def test_the_nth_of_those_with_one_name(folder: Path) -> None:
     points = Points(folder / "points", "one")
-    (folder / "points/one.armed").write_text('{"what": "again", "nth": 3, "pause": true}')
-    sleeps: list[float] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.support.killing.points.time.sleep", sleeps.append)
-        for _ in range(2):
-            points.reach("again")
-        assert sleeps == []
+    (folder / "points/one.armed").write_text('{"what": "again", "nth": 3, "tell": true}')
+    for _ in range(2):
         points.reach("again")
-    assert len(sleeps) == 1
+    assert not (folder / "points/one.killed").exists()
+    points.reach("again")
+    assert (folder / "points/one.killed").exists()
 
 
 def test_sqlite_is_watched_only_where_it_is_asked_for() -> None:
