@@ -123,6 +123,7 @@ class FakeFleet:
         self.natboxes: dict[str, FakeNatBox] = {}
         self.pair: tuple[str, ...] = ()
         self.leftovers: dict[str, FakeLeftovers] = {}
+        self.recent: dict[str, RecentLines] = {}
         self._servers: dict[str, Server] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -139,6 +140,7 @@ class FakeFleet:
         kernel, containers = self.kernels[name], self.containers[name]
         looks = self.leftovers.setdefault(name, FakeLeftovers())
         recent = self.recent.setdefault(name, RecentLines())
+        logging.getLogger("agent").addHandler(recent)
         host = Host(name, kernel, containers, SavedStates(self.folder / name), clock=self.clock, leftovers=looks)
         server = Server(allowed=None)
         self.looks[name] = FakeLook()
@@ -149,6 +151,8 @@ class FakeFleet:
         self._servers[name] = server
 
     async def stop(self) -> None:
+        for recent in self.recent.values():
+            logging.getLogger("agent").removeHandler(recent)
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         await asyncio.gather(*(server.stop(grace=0) for server in self._servers.values()))
 
