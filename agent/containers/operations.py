@@ -306,21 +306,26 @@ class Operations:
         self._sweep(name)
 
     def delete(self, name: str) -> None:
-        """Kill it if it runs, remove everything of it. Already gone is success."""
-        if not self._owned(name):
-            return
+        """Kill it if it runs, remove everything of it. Already gone is success: then what a worker that was killed on
+        the way has left is removed."""
+        gone = self.lxcpath / f"{_GONE}{name}"
+        if self._owned(name):
+            self._delete_whole(name, gone)
+        elif gone.exists():
+            self.writes += 1
+        remove_tree(gone)
+        liblxc.remove_lock(name, self.lxcpath)
+        self._cgroups.remove_base()
+
+    def _delete_whole(self, name: str, gone: Path) -> None:
         place = self.lxcpath / name
         # A configuration that does not load must not keep it from being deleted: then its cgroups are killed.
         with contextlib.suppress(CaasError):
             self.writes += liblxc.stop(liblxc.load(name, self.lxcpath), place, patience=0)
         self._sweep(name)
-        gone = self.lxcpath / f"{_GONE}{name}"
         remove_tree(gone)
         place.rename(gone)
         self._loaded.pop(name, None)
-        remove_tree(gone)
-        liblxc.remove_lock(name, self.lxcpath)
-        self._cgroups.remove_base()
         self.writes += 2
 
     def _sweep(self, name: str) -> None:
@@ -335,6 +340,8 @@ class Operations:
         for prefix in (_NEW, _GONE, SEED, ".probe-"):
             for path in self.lxcpath.glob(f"{prefix}*"):
                 remove_tree(path)
+                if prefix == _GONE:
+                    liblxc.remove_lock(path.name.removeprefix(_GONE), self.lxcpath)
                 self.writes += 1
 
 

@@ -314,6 +314,21 @@ def reader_pid(door: LxcDoor) -> int:
     return door.pool._readers.queue[0].process.pid
 
 
+def test_a_removal_goes_on_where_a_worker_was_killed_in_it(open_door: Callable[..., LxcDoor], container: Make) -> None:
+    door = open_door()
+    one = container()
+    for finish in (door.delete, lambda _: open_door().observe()):  # the same call again, and the next agent
+        gone, lock = door.lxcpath / f".gone-{one.name}", Path(f"/run/lxc/lock{door.lxcpath}/.{one.name}")
+        door.create(one)
+        (door.lxcpath / one.name).rename(gone)  # it came so far
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+        finish(one)
+        assert not gone.exists()
+        assert not lock.exists()
+        assert not door.observe()
+
+
 def test_idle_workers_killed(door: LxcDoor, container: Make) -> None:
     killed = door.pool.pids()
     for pid in killed:

@@ -89,8 +89,17 @@ class Told:
         return {str(IPv4Network(rule.split("ip saddr ")[1].split()[0])) for rule in rules}
 
     def removed(self) -> list[str]:
-        """Lines about anything that went."""
-        return [line for line in self.text.splitlines() if "Deleted" in line.split(" ")[0] or line.startswith("delete")]
+        """Lines about IPv4 addresses, routes and rules of ours, and rules of nft, that went.
+
+        Not about links: the end of a pair that goes into a container is told as one that went. Nor about what the
+        kernel itself makes and removes, IPv6's addresses and neighbours.
+        """
+        return [
+            *(found[0] for found in self._find(_ADDRESS) if found["gone"]),
+            *(found[0] for found in self._find(_ROUTE) if found["gone"] and _OURS in found["rest"]),
+            *(found[0] for found in self._find(_RULE) if found["gone"]),
+            *(found[0] for found in self._find(_NFT) if found["verb"] == "delete"),
+        ]
 
     def _find(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
         return [found for line in self.text.splitlines() if (found := pattern.match(line))]

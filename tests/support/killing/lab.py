@@ -159,6 +159,9 @@ class KillLab:
         while any(self._plugs(machine)):  # a veth pair goes some milliseconds after its namespace
             assert time.monotonic() < end, f"{machine}: its cables stay"
             time.sleep(0.02)
+        for other in MACHINES:  # a host that boots has the MACs that it had; a lab makes others
+            if other != machine:
+                subprocess.run(["ip", "-n", self.places.namespace(other), "neigh", "flush", "all"], check=True)
 
     def _residents(self, machine: str) -> Iterator[int]:
         """Whoever lives in its network namespace."""

@@ -28,9 +28,9 @@ def take() -> dict[str, list[str]]:
         "links": [_text(_link(one)) for one in links],
         "filters": [line for one in links for line in _filters(one["ifname"])],
         "addresses": list(_addresses()),
-        "routes": [_text(one) for one in _json("ip", "-json", "route", "show", "table", "all")],
+        "routes": [_text(one) for one in _json("ip", "-4", "-json", "route", "show", "table", "all")],
         "rules": [_text(one) for one in _json("ip", "-json", "rule")],
-        "neighbours": [_text(one) for one in _json("ip", "-json", "neigh", "show", "nud", "permanent")],
+        "neighbours": [_text(one) for one in _json("ip", "-4", "-json", "neigh", "show", "nud", "permanent")],
         "nft": _run("nft", "--stateless", "list", "ruleset").splitlines(),
         "sysctls": list(_sysctls()),
     }
