@@ -91,7 +91,8 @@ def _run(options: argparse.Namespace) -> None:
         contextlib.closing(Ports()) as ports,
     ):
         saved = SavedStates(options.state / "desired")
-        host = Host(options.name, kernel, containers, saved, Merging(options.state), Leftovers(options.state))
+        leftovers = Leftovers(options.state)
+        host = Host(options.name, kernel, containers, saved, Merging(options.state), leftovers=leftovers)
         asyncio.run(_serve(options, host, commands, Mender(host, watcher, ports), recent))
 
 

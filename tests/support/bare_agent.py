@@ -14,6 +14,7 @@ from agent.kernel.door import NetlinkDoor
 from agent.kernel.ports import Ports
 from agent.kernel.watch import Watcher
 from agent.mending import Mender
+from agent.recent import RecentLines
 from agent.rpc.main import _serve, parse
 from agent.saved import SavedStates
 from tests.support.fakes import FakeContainers
@@ -28,7 +29,7 @@ def main() -> None:
         contextlib.closing(Ports()) as ports,
     ):
         host = Host(options.name, kernel, FakeContainers(), SavedStates(options.state / "desired"))
-        asyncio.run(_serve(options, host, None, Mender(host, watcher, ports)))  # type: ignore[arg-type]
+        asyncio.run(_serve(options, host, None, Mender(host, watcher, ports), RecentLines()))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
