@@ -16,13 +16,14 @@ from proto.errors import CaasError
 
 LOG_LINES = 30
 _SECONDS = 20.0
-#: What systemd's journal has as a warning or worse, and the last words of each unit that failed; in a container without
+#: What systemd's journal has as a warning or worse, and the last words of each unit that does not come up; in a container without
 #: one, the last lines of its files.
 _SCRIPT = """
 if command -v journalctl > /dev/null; then
     journalctl --no-pager -q -p warning -n "$1" -o short
-    for unit in $(systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1); do
-        echo "-- $unit failed; its last lines:"
+    # Between two tries systemd calls a unit activating.
+    for unit in $(systemctl list-units --state=failed,activating --plain --no-legend | cut -d ' ' -f 1); do
+        echo "-- $unit does not run; its last lines:"
         journalctl --no-pager -q -n "$1" -o short -u "$unit"
     done
 else
@@ -67,7 +68,7 @@ async def logs(fleet: Fleet, journal: Journal, name: str) -> dict[str, Any]:
 
 def _failed(entries: Sequence[Entry]) -> list[Entry]:
     """Of the last run: what failed, was interrupted, or had not ended when the coordinator died."""
-    return [entry for entry in entries if entry.run == entries[-1].run and entry.outcome != "done"]
+    return [entry for entry in entries if entry.run == entries[-1].run and entry.outcome not in ("done", "put off")]
 
 
 def _containers_of(failed: Sequence[Entry], known: Known) -> list[str]:

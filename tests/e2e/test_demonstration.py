@@ -280,7 +280,7 @@ def test_verify_and_test_find_all_well(demonstration: Demonstration) -> None:
 
 def test_logs_say_what_a_service_that_does_not_start_says(demonstration: Demonstration) -> None:
     unit = "/etc/systemd/system/nova-compute.service.d/broken.conf"
-    words = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo the driver is missing; exit 3'\n"
+    words = "[Service]\nRestart=no\nExecStart=\nExecStart=/bin/sh -c 'echo the driver is missing; exit 3'\n"
     spoil = "mkdir -p ${0%/*} && cat > $0 && systemctl daemon-reload && systemctl stop nova-compute"
     demonstration.inside("demo", "ubuntu012", ["sh", "-c", spoil, unit], words.encode())
     try:
@@ -293,7 +293,7 @@ def test_logs_say_what_a_service_that_does_not_start_says(demonstration: Demonst
     assert "  hint: `caas logs demo`\n" in failures
     container, _, agent = failures.partition("\nthe agent of host2, its last lines\n")
     assert "\nubuntu012, its last lines\n" in container
-    assert "-- nova-compute.service failed; its last lines:" in container
+    assert "-- nova-compute.service does not run; its last lines:" in container
     assert "the driver is missing" in container
     assert agent.startswith("  ")
     demonstration.caas("up", TWO)

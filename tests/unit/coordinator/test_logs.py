@@ -9,7 +9,8 @@ import pytest
 
 from coordinator import logs
 from coordinator.journal import Journal
-from proto.errors import CaasError
+from coordinator.progress import Progress
+from proto.errors import CaasError, Code
 from tests.support.fleet import FakeFleet
 from tests.unit.coordinator.test_bringup import TWO, Rig
 
@@ -55,13 +56,11 @@ async def test_a_failed_host_says_why_and_its_agent_what_it_did(lit: Rig) -> Non
 
 
 async def test_the_hint_is_in_the_journal(lit: Rig) -> None:
-    await lit.up(TWO)
-    await lit.fleet.stop_agent("host2")
+    progress = Progress("demo", lit.journal, lambda event: None)
     with pytest.raises(CaasError):
-        await lit.up(TWO)
-    document = await logs.logs(lit.fleet, lit.journal, "demo")  # type: ignore[arg-type]
-    (failed,) = document["failed"]
-    assert failed["hint"] == "is host2 up, its caas process running, its address right?"
+        async with progress.step("look", "look at hosts"):
+            raise CaasError(Code.FAILED, "host1: no", hint="mend it")
+    assert [(entry.message, entry.hint) for entry in lit.journal.entries("demo")] == [("host1: no", "mend it")]
 
 
 async def test_an_agent_that_is_away_is_told_in_its_place(lit: Rig) -> None:
