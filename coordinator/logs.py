@@ -16,8 +16,8 @@ from proto.errors import CaasError
 
 LOG_LINES = 30
 _SECONDS = 20.0
-#: What systemd's journal has as a warning or worse, and the last words of each unit that does not come up; in a container without
-#: one, the last lines of its files.
+#: What systemd's journal has as a warning or worse, and the last words of each unit that does not come up; in a
+#: container without systemd the last lines of its logs.
 _SCRIPT = """
 if command -v journalctl > /dev/null; then
     journalctl --no-pager -q -p warning -n "$1" -o short

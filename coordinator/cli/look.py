@@ -229,8 +229,8 @@ def logs(coordinator: Coordinator, name: str, last: int) -> None:
     """Print the coordinator's journal of the cluster NAME: each thing that was begun, when, and how it ended.
 
     What others changed of it on its hosts follows. Where the last run failed: each step that did, the error and what to
-    do, the last warnings of its container and what units that do not come up there said last, and the last lines about the
-    cluster in the log of its host's agent.
+    do, the last warnings of its container, what units that do not come up there said last, and the last lines about
+    the cluster in the log of its host's agent.
 
     What nova itself says is in its containers: caas exec NAME CONTAINER -- journalctl -u nova-compute
 
