@@ -192,6 +192,8 @@ class Journal:
     def leave(self, cluster: str, addresses: Mapping[str, str], generation: int) -> None:
         """Write that the hosts of *addresses* are to have nothing of *cluster* from *generation* on, and could not be
         asked to remove it."""
+        if not addresses:
+            return
         self.hold(cluster, addresses)
         with self._lock:
             self._db.execute("BEGIN")

@@ -44,64 +44,75 @@ async def run_steps(
     whose run() ended well and whose done() still says no is UNVERIFIED.
     """
     make_waves(steps)  # refuses cycles and unknown needs before anything runs
-    finished: dict[str, asyncio.Event] = {step.id: asyncio.Event() for step in steps}
-    failed = asyncio.Event()
-    ran: list[str] = []
-    lost = left if left is not None else {}
+    return await _Run(steps, progress, done, left).finish()
 
-    def is_lost(failure: BaseException) -> TypeGuard[CaasError]:
-        return left is not None and isinstance(failure, CaasError) and failure.code is Code.UNREACHABLE
 
-    async def run(step: Step) -> None:
-        async with progress.step(step.id, step.title):
-            try:
-                await _run(step, progress)
-            except CaasError as exc:
-                if not is_lost(exc):
-                    raise
-                lost[step.id] = exc.message
-                raise PutOff(exc.message) from exc
-            ran.append(step.id)
+class _Run:
+    """One run of steps; each is a task that waits for those it needs."""
 
-    async def bring(step: Step) -> None:
+    def __init__(
+        self, steps: Sequence[Step], progress: Progress, done: Collection[str], left: MutableMapping[str, str] | None
+    ) -> None:
+        self._steps, self._progress, self._done = steps, progress, done
+        self._may_lose = left is not None
+        self._lost: MutableMapping[str, str] = {} if left is None else left
+        self._finished: dict[str, asyncio.Event] = {step.id: asyncio.Event() for step in steps}
+        self._failed = asyncio.Event()
+        self._ran: list[str] = []
+
+    async def finish(self) -> tuple[str, ...]:
+        """The ids of those that had to run; raises the first failure when all have ended."""
+        tasks = [asyncio.create_task(self._bring(step), name=step.id) for step in self._steps]
+        try:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return tuple(self._ran)
+
+    async def _bring(self, step: Step) -> None:
         try:
             for need in step.needs:
-                await finished[need].wait()
-            if failed.is_set():
+                await self._finished[need].wait()
+            if self._failed.is_set():
                 return
-            if waits := [lost[need] for need in step.needs if need in lost]:
-                lost[step.id] = waits[0]
+            if waits := [self._lost[need] for need in step.needs if need in self._lost]:
+                self._lost[step.id] = waits[0]
             elif not await _is_done(step):
-                await run(step)
-            elif step.id not in done:
-                progress.skipped(step.id, step.title)
+                await self._run(step)
+            elif step.id not in self._done:
+                self._progress.skipped(step.id, step.title)
         except BaseException as exc:
-            if not is_lost(exc):
-                failed.set()
+            if not self._is_loss(exc):
+                self._failed.set()
                 raise
-            lost[step.id] = exc.message
+            self._lost[step.id] = exc.message
         finally:
-            finished[step.id].set()
+            self._finished[step.id].set()
 
-    tasks = [asyncio.create_task(bring(step), name=step.id) for step in steps]
-    try:
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return tuple(ran)
+    async def _run(self, step: Step) -> None:
+        async with self._progress.step(step.id, step.title):
+            try:
+                await step.run()
+                is_done = await step.done()
+            except CaasError as exc:
+                if not self._is_loss(exc):
+                    raise
+                self._lost[step.id] = exc.message
+                raise PutOff(exc.message) from exc
+            if not is_done:
+                raise CaasError(
+                    Code.UNVERIFIED,
+                    f"{step.id}: it ran, and is still not done",
+                    hint=f"`caas logs {self._progress.cluster}` shows what its container says",
+                )
+            self._ran.append(step.id)
 
-
-async def _run(step: Step, progress: Progress) -> None:
-    await step.run()
-    if not await step.done():
-        raise CaasError(
-            Code.UNVERIFIED,
-            f"{step.id}: it ran, and is still not done",
-            hint=f"`caas logs {progress.cluster}` shows what its container says",
-        )
+    def _is_loss(self, failure: BaseException) -> TypeGuard[CaasError]:
+        """Whether the step's host has gone away, and that is no failure."""
+        return self._may_lose and isinstance(failure, CaasError) and failure.code is Code.UNREACHABLE

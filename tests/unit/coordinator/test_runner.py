@@ -27,6 +27,7 @@ class Fake:
     fails: bool = False
     lies: bool = False
     hangs: bool = False
+    gone: bool = False
 
     @property
     def title(self) -> str:
@@ -39,7 +40,7 @@ class Fake:
         self.log.append(f"+{self.id}")
         await asyncio.sleep(3600 if self.hangs else 0)
         if self.fails:
-            raise CaasError(Code.FAILED, f"{self.id} broke")
+            raise CaasError(Code.UNREACHABLE if self.gone else Code.FAILED, f"{self.id} broke")
         self.is_done = not self.lies
         self.log.append(f"-{self.id}")
 
@@ -102,6 +103,25 @@ async def test_a_step_that_says_it_ran_and_is_not_done_is_unverified(journal: Jo
     with pytest.raises(CaasError) as caught:
         await run_steps([Fake("a", lies=True)], progress(journal))
     assert caught.value.code is Code.UNVERIFIED
+
+
+async def test_a_step_whose_host_goes_away_is_left_out_with_those_that_need_it(journal: Journal) -> None:
+    steps = [
+        Fake("a", fails=True, gone=True),
+        Fake("b", frozenset({"a"})),
+        Fake("c", frozenset({"b"})),
+        Fake("d"),
+        Fake("e", frozenset({"d"})),
+    ]
+    events: list[pb.Event] = []
+    left: dict[str, str] = {}
+    assert await run_steps(steps, progress(journal, events), left=left) == ("d", "e")
+    assert left == dict.fromkeys("abc", "a broke")
+    assert [(event.id, event.message) for event in events if event.state == pb.Event.SKIPPED] == [("a", "a broke")]
+    assert not [event for event in events if event.state == pb.Event.FAILED]
+    assert [entry.outcome for entry in journal.entries("demo") if entry.step == "a"] == ["put off"]
+    with pytest.raises(CaasError, match="a broke"):
+        await run_steps(steps, progress(journal))
 
 
 async def test_an_interrupt_ends_what_runs_and_is_journalled(journal: Journal) -> None:
