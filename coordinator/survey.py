@@ -134,7 +134,8 @@ async def survey(fleet: Fleet, file: ClusterFile, holders: Mapping[str, str], jo
             raise CaasError(
                 Code.REFUSED,
                 f"{name.removeprefix(':')} is at {addresses[name]} in the file, and {file.name} is on it at {address}",
-                hint="give it its old address back, or take the cluster down first",
+                hint="give it its old address back, or take it out of the file first (caas up FILE --remove; with "
+                "--forget where the old one is dead)",
             )
     natbox = addresses.pop(NATBOX, "")
     agents = {name: fleet.agent(name, address) for name, address in addresses.items()}
