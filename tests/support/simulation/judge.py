@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network
 
 from tests.support.simulation.clusters import Draft, address_of
-from tests.support.simulation.machines import UNOWNED, GatewayMachine, HostMachine
+from tests.support.simulation.machines import OWN_WAYS, UNOWNED, GatewayMachine, HostMachine
 
 
 def find_unlike(draft: Draft, hosts: Mapping[str, HostMachine]) -> list[str]:
@@ -139,6 +139,22 @@ def find_taken_back(hosts: Iterable[HostMachine]) -> list[str]:
         for cluster, saved in machine.disk.load().items()
         if saved.taken_back
     ]
+
+
+def find_wrongly_taken_back(hosts: Iterable[HostMachine]) -> list[str]:
+    """Where a change was taken back, and the host has not the links that were confirmed last."""
+    found = []
+    for machine in hosts:
+        for cluster, saved in machine.disk.load().items():
+            wanted = machine.confirmed.get(cluster, set())
+            there = {
+                name
+                for (kind, name), thing in machine.kernel.things.items()
+                if kind in OWN_WAYS and thing.mark.cluster == cluster  # type: ignore[union-attr]
+            }
+            if saved.taken_back and there != wanted:
+                found.append(f"{machine.name}: {cluster} is taken back to {sorted(there)}, not {sorted(wanted)}")
+    return found
 
 
 def find_left(hosts: Iterable[HostMachine], natbox: GatewayMachine | None) -> list[str]:

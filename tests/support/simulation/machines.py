@@ -41,6 +41,8 @@ from tests.unit.natbox.fake_door import FakeDoor
 S = TypeVar("S", bound=OfCluster)
 #: Links that are nobody's of ours: none may ever be written to.
 UNOWNED = ("eth1", "docker0", "lxcbr4000")
+#: Kinds of links by which one cluster alone leaves a host.
+OWN_WAYS = ("vlan",)
 
 
 class InlinePool:
@@ -218,7 +220,14 @@ class WatchedHost(Host):
         cost = super().destroy(cluster, **options)
         if not options["dry_run"]:
             self.machine.disk.note_removal(cluster, options["generation"])
+            self.machine.confirmed.pop(cluster, None)
         return cost
+
+    def confirm(self, cluster: str, generation: int, *, hold: bool) -> None:
+        super().confirm(cluster, generation, hold=hold)
+        if not hold:
+            links = self.machine.disk.load()[cluster].state.links
+            self.machine.confirmed[cluster] = {link.name for link in links if link.kind in OWN_WAYS}
 
     def _save_taken_back(self, cluster: str) -> bool:
         done = super()._save_taken_back(cluster)
@@ -361,6 +370,8 @@ class HostMachine(Machine):
             self, unconfirmed_to_wire, unconfirmed_from_wire, agent_pb2.Unconfirmed
         )
         self.boots = 0
+        #: Of each cluster, the links of its own out of the host that were confirmed last.
+        self.confirmed: dict[str, set[str]] = {}
         #: What happens when the next change is done, before anybody is told.
         self.after_apply: Callable[[], None] | None = None
 

@@ -238,6 +238,8 @@ class Simulation:
         elif self.random.random() < 0.5:
             await asyncio.sleep(LATE + WITHIN + 1)
             self._blame(judge.find_unconfirmed(self.hosts.values()), "long after all has healed")
+            if not self.collided:  # what another has is not taken from it
+                self._blame(judge.find_wrongly_taken_back(self.hosts.values()), "long after all has healed")
         if self.random.random() < 0.5:
             await self._catch_up()
 

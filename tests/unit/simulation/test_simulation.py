@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from agent.host import Host
 from coordinator.catching_up import CatchingUp
 from coordinator.confirming import Changes
 from proto.errors import CaasError
-from proto.model import Cost, HostState
+from proto.model import ClusterHost, Cost, HostState
 from proto.removals import Removals
 from tests.support.simulation.many_hosts import converge
 from tests.support.simulation.network import Weather
@@ -88,6 +89,10 @@ async def _confirms_nobody(self: Changes) -> list[CaasError]:
     return []
 
 
+def _takes_nothing_back(before: HostState, in_force: ClusterHost) -> ClusterHost:
+    return replace(in_force, taken_back=True)
+
+
 def _looks_after_nobody(self: CatchingUp, again: str = "") -> None:
     return None
 
@@ -103,6 +108,7 @@ BREAKS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "catches up": (CatchingUp, "look", _looks_after_nobody, "waits: {"),
     "confirms": (Changes, "confirm", _confirms_nobody, "after up: host"),
     "takes back": (Host, "take_back_due", _leaves_as_is, "waits to be confirmed"),
+    "takes back to what was": (agent.host, "make_taken_back", _takes_nothing_back, "is taken back to"),
     "restore": (Host, "restore", _leaves_as_is, "not restored"),
 }
 
