@@ -66,6 +66,7 @@ class HandOver:
         self._lock = threading.Lock()
         self._standing = saved.load()
         self._ticks = max(GATEWAYS_AGAIN)
+        self._handed_out: list[Connection] = []
 
     @property
     def standing(self) -> Standing:
@@ -89,7 +90,7 @@ class HandOver:
             self._close(max(standing.epoch, gate.heard if gate else 0))
 
     def step_down(self, epoch: int) -> list[Connection]:
-        """Cease to work; returns the connections, which are forgotten here. STALE where *epoch* is not higher."""
+        """Cease to work; returns the connections, which tick() then ends here. STALE where *epoch* is not higher."""
         with self._lock:
             self._standing.check_order(epoch)
             worked = self._standing.role is not Role.STANDBY
@@ -98,7 +99,7 @@ class HandOver:
             # Before the addresses go: the kernel ends what was masqueraded to an address with it.
             connections = self._machine.connections() if worked else []
             self._machine.give_up_shared()
-            self._machine.end(connections)
+            self._handed_out = connections
             log.info("standby since epoch %d; %d connections handed out", epoch, len(connections))
             return connections
 
@@ -123,6 +124,7 @@ class HandOver:
                 self._check_nobody_else(shared)
             refused: Counter[str] = Counter()
             if self._standing.role is Role.STANDBY:
+                self._handed_out = []
                 self._machine.end(self._machine.connections())  # of an earlier time: nobody has them any more
                 refused = self._machine.enter(connections)
             for words, count in refused.items():
@@ -142,9 +144,11 @@ class HandOver:
         return TakenOver(len(connections) - lost, lost, seconds)
 
     def tick(self) -> None:
-        """Say that it works; where the kernel has heard of one with a higher epoch, cease."""
+        """Say that it works; where the kernel has heard of one with a higher epoch, cease. End what was handed out."""
         with self._lock:
             if self._standing.role is not Role.ACTIVE:
+                gone, self._handed_out = self._handed_out, []
+                self._machine.end(gone)
                 return
             gate = self._machine.gate()
             if gate is not None and not gate.is_open:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from ipaddress import IPv4Interface
 from typing import Any
 
+from agent.kernel.natbox_carried import uncollected
 from natbox.gatekeeper import Gatekeeper
 from natbox.handover import HandOver
 from proto import natbox_pb2 as pb
@@ -105,7 +106,8 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
         shared = [_interface(address) for address in start.shared]
         connections: list[Connection] = []
         async for request in requests:
-            connections += map(connection_from_wire, request.connections.connections)
+            with uncollected():
+                connections += map(connection_from_wire, request.connections.connections)
         done = await asyncio.to_thread(
             self._hand_over.take_over, start.epoch, shared, connections, unless_alive=start.unless_alive
         )

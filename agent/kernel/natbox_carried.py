@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from agent.kernel import natbox_conntrack as wire
 from agent.kernel.errors import kernel_errors
@@ -41,7 +43,7 @@ class Carried:
 
     def list_all(self) -> list[Connection]:
         """Every connection of a container's that can be handed over."""
-        with self._lock, kernel_errors("list connections"):
+        with self._lock, uncollected(), kernel_errors("list connections"):
             for _ in range(DUMP_TRIES):
                 found = self._dump()
                 if found is not None:
@@ -102,6 +104,20 @@ class Carried:
             for kind, _, sequence, body in wire.read_messages(self._socket.recv(ROOM)):
                 if kind == wire.NLMSG_ERROR and sequence in (0, self._sequence):
                     yield sequence, wire.read_error(body)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For making very many small objects, none of which refers to another: looking for cycles among them takes half as
+    long as making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def is_inner(connection: Connection) -> bool:

@@ -264,6 +264,16 @@ async def test_two_that_were_off_are_told_again(rig: Rig) -> None:
     assert len(rig.working) == 1
 
 
+async def test_of_two_that_say_they_work_the_later_one_does(rig: Rig) -> None:
+    await rig.client.apply(TABLE, lambda _: None)
+    rig.daemons[OTHER].hand_over.take_over(2, PAIR.shared, [])
+    assert [rig.daemons[address].hand_over.standing.role for address in (ONE, OTHER)] == [Role.ACTIVE] * 2
+    assert await rig.watch().look_once() is Step.SETTLE
+    assert rig.daemons[ONE].hand_over.standing == Standing(role=Role.STANDBY, epoch=3)
+    assert rig.working == [OTHER]
+    assert (await rig.hand_over())["to"] == ONE, "an epoch higher than both"
+
+
 async def test_nothing_is_done_while_somebody_hands_over_by_hand(rig: Rig) -> None:
     await rig.client.apply(TABLE, lambda _: None)
     for daemon in rig.daemons.values():

@@ -80,6 +80,7 @@ def test_planned_connections_go_along(pair: tuple[Box, Box]) -> None:
     other.machine.entries = [udp(7)]
     carried = one.daemon.step_down(2)
     assert carried == [udp(1), udp(2)]
+    one.daemon.tick()
     assert (one.machine.entries, one.machine.addresses, one.machine.kernel_gate) == (
         [],
         [],
@@ -103,6 +104,18 @@ def test_connections_are_there_before_it_opens_and_closed_before_they_are_listed
     other.daemon.take_over(2, SHARED, one.daemon.step_down(2))
     assert one.machine.calls == ["shut", "give up"]
     assert other.machine.calls == ["enter", "take", "open", "claim", "announce gateways", "announce shared"]
+
+
+def test_what_was_handed_out_is_not_ended_where_it_came_back(pair: tuple[Box, Box]) -> None:
+    one, _ = pair
+    one.machine.entries = [udp(1), udp(2)]
+    carried = one.daemon.step_down(2)
+    one.daemon.take_over(3, SHARED, carried)
+    assert one.machine.entries == carried
+    one.daemon.tick()
+    one.daemon.step_down(4)
+    one.daemon.tick()
+    assert one.machine.entries == []
 
 
 def test_what_the_kernel_refused_is_told(pair: tuple[Box, Box]) -> None:
