@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from coordinator.config.natbox_pair import NatBoxPair
 from coordinator.fleet import Fleet, NatBoxClient
@@ -51,6 +51,7 @@ class Box:
 
 
 Boxes = tuple[Box, Box]
+T = TypeVar("T")
 
 
 async def look(fleet: Fleet, pair: NatBoxPair, *, timeout: float = LOOK) -> Boxes:
@@ -189,7 +190,17 @@ async def hand_over(fleet: Fleet, pair: NatBoxPair | None, to: str, progress: Pr
     async with progress.step("natbox:tables", f"{other.address}: the tables of {working.address}"):
         await make_alike(working, other)
     async with progress.step("natbox:hand-over", f"{working.address} -> {other.address}"):
-        return await _change(pair, working, other)
+        return await _finish(_change(pair, working, other))
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """*work* to its end, also where the caller is interrupted: in between, both are closed."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 async def _change(pair: NatBoxPair, working: Box, other: Box) -> dict[str, Any]:
@@ -199,9 +210,8 @@ async def _change(pair: NatBoxPair, working: Box, other: Box) -> dict[str, Any]:
     try:
         carried = await working.client.step_down(epoch)
         done = await other.client.take_over(epoch, pair.shared, carried)
-    except BaseException:
-        # Shielded: an interrupt in between must not leave two that are closed.
-        await asyncio.shield(_take_back(pair, working, epoch + 1, carried))
+    except CaasError:
+        await _take_back(pair, working, epoch + 1, carried)
         raise
     return {
         "from": working.address,

@@ -137,10 +137,13 @@ class HandOver:
                 self._close(epoch)
                 raise
             self._announce()
-        self._on_open()
+            seconds = time.monotonic() - began
         lost = refused.total()
-        seconds = time.monotonic() - began
         log.info("active since epoch %d; %d connections, after %.2f s", epoch, len(connections) - lost, seconds)
+        try:
+            self._on_open()
+        except CaasError as exc:
+            log.error("it works, and what follows failed: %s (%s)", exc, exc.hint)
         return TakenOver(len(connections) - lost, lost, seconds)
 
     def tick(self) -> None:

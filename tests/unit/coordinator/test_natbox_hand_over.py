@@ -210,6 +210,19 @@ async def test_a_hand_over_that_fails_is_taken_back_with_its_connections(rig: Ri
     assert (await rig.hand_over())["connections"] == 1
 
 
+async def test_an_interrupt_does_not_leave_two_that_are_closed(rig: Rig) -> None:
+    await rig.client.apply(TABLE, lambda _: None)
+    rig.daemons[ONE].machine.entries = [udp(number) for number in range(3000)]
+    under_way = asyncio.create_task(rig.hand_over())
+    while "shut" not in rig.daemons[ONE].machine.calls:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    under_way.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await under_way
+    assert rig.working == [OTHER]
+    assert len(rig.daemons[OTHER].machine.entries) == 3000
+
+
 async def test_the_watch_takes_over_after_looks_in_vain(rig: Rig) -> None:
     await rig.client.apply(TABLE, lambda _: None)
     watch = rig.watch()

@@ -178,6 +178,16 @@ def test_a_take_over_that_fails_leaves_it_closed(pair: tuple[Box, Box], call: st
     assert one.machine.works
 
 
+def test_what_fails_after_it_works_does_not_take_it_back() -> None:
+    def fail() -> None:
+        raise CaasError(Code.FAILED, "simulated: mend")
+
+    machine = FakeMachine(Segment())
+    daemon = HandOver(machine, Memory(), on_open=fail)
+    assert daemon.take_over(1, SHARED, []).connections == 0
+    assert machine.works
+
+
 def test_an_address_that_cannot_be_taken_changes_nothing(pair: tuple[Box, Box]) -> None:
     one, other = pair
     one.daemon.step_down(2)
