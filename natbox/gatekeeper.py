@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from natbox.alarms import ALARM_SHARE, make_alarms
 from natbox.apply import apply
-from natbox.doors import GatewayDoor, LeftoverLook, SeenGateway, SeenPath
+from natbox.doors import GatewayDoor, LeftoverLook, SeenGateway, SeenPath, Surroundings
+from natbox.explain import Explanation, Facts, Packet, explain
 from natbox.plan import make_plan
 from natbox.saved import SavedTables
-from natbox.table import check_table, make_sorted
+from natbox.table import check_table, make_sorted, needs_surroundings
+from natbox.tables import Tables
 from proto.errors import CaasError
-from proto.model import Action, Cost, Gateway, GatewayCounters, GatewayTable, Plan
+from proto.model import Action, Cost, Gateway, GatewayCounters, GatewayPath, GatewayTable, GatewayTotals, Plan
 from proto.removals import Removals, check_removal
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ class Gatekeeper:
         self.door = door
         self._leftovers = leftovers
         self._saved = saved
-        self._tables = {name: make_sorted(table) for name, table in saved.load().items()}
+        self._tables = Tables(make_sorted(table) for table in saved.load().values())
         self._removals = Removals(saved)
         self._lock = threading.Lock()
 
@@ -51,8 +53,9 @@ class Gatekeeper:
         ]
 
     def check(self, desired: GatewayTable) -> None:
-        """Raise what would keep *desired* from being put into force; looks at no kernel."""
-        check_table(desired, self._tables)
+        """Raise what would keep *desired* from being put into force."""
+        surroundings = self.door.surroundings() if needs_surroundings(desired) else Surroundings()
+        check_table(desired, self._tables, surroundings)
         self._removals.check_apply(desired.cluster, desired.generation, is_empty=not desired.gateways)
 
     def plan(self, desired: GatewayTable) -> Plan:
@@ -71,6 +74,7 @@ class Gatekeeper:
             before = self._tables.get(desired.cluster)
             # Also where it is in force: after a removal that failed something else is saved.
             self._saved.save(desired)
+            writes = self.door.writes
             try:
                 result = self._apply(desired, on_plan, on_done)
             except BaseException:
@@ -79,8 +83,11 @@ class Gatekeeper:
                 elif before != desired:
                     self._saved.save(before)
                 raise
-            self._tables[desired.cluster] = desired
-            return result
+            self._tables.put(desired)
+            if any(isinstance(action.thing, GatewayPath) for action in result):
+                # What was laid again may have lost what the other clusters had in it.
+                self._restore_all(self.door.observe_path())
+            return Cost(generation=desired.generation, kernel_writes=self.door.writes - writes)
 
     def destroy(
         self,
@@ -108,19 +115,41 @@ class Gatekeeper:
             if before is not None:
                 # Saved first: a crash half-way goes on removing at the next start.
                 self._saved.save(nothing)
-            result = self._apply(nothing, on_plan, on_done)
+            writes = self.door.writes
+            self._apply(nothing, on_plan, on_done)
             self._end_removal(cluster, generation)
             left = self._leftovers.find(cluster, is_last=not self._is_in_use()) if self._leftovers else ()
             for each in left:
                 log.error("%s: left after its removal: %s", cluster, each)
-            return replace(result, left=left)
+            return Cost(generation=nothing.generation, kernel_writes=self.door.writes - writes, left=left)
 
-    def counters(self, cluster: str = "") -> tuple[Sequence[GatewayCounters], Mapping[str, int]]:
-        """Those of *cluster*'s VIDs ("" is all), and, where all are asked for, the drops that belong to no VID."""
-        gateways = [gateway for table in list(self._tables.values()) for gateway in table.gateways]
-        vids = [gateway.vid for gateway in gateways if cluster in ("", gateway.cluster)]
-        drops = {} if cluster else self.door.trunk_drops(gateway.vid for gateway in gateways)
-        return self.door.counters(vids), drops
+    def counters(self, cluster: str = "") -> tuple[list[tuple[Gateway, GatewayCounters]], GatewayTotals]:
+        """Those of each network of *cluster* ("" is all), and NATBox's as a whole where all are asked for."""
+        gateways = {gateway.vid: gateway for gateway in self._tables.gateways()}
+        vids = [vid for vid, gateway in gateways.items() if cluster in ("", gateway.cluster)]
+        found = [(gateways[counters.vid], counters) for counters in self.door.counters(vids)]
+        return found, GatewayTotals() if cluster else self.door.totals(gateways)
+
+    def list_alarms(self) -> list[str]:
+        """What is near a limit. Walks the kernel's connections only where there are so many that one may be."""
+        limits = [each.limits.connections or self.door.shares.connections for each in self._tables.gateways()]
+        totals = self.door.totals(())
+        if not limits or totals.connections < ALARM_SHARE * min(*limits, totals.connections_max or limits[0]):
+            return []
+        return make_alarms(*self.counters())
+
+    def explain(self, packet: Packet) -> Explanation:
+        """What would happen to *packet*, by the tables in force."""
+        listen = self.door.listen
+        facts = Facts(
+            surroundings=self.door.surroundings(),
+            uplink=self.door.path.uplink,
+            uplink_addresses=tuple(address.ip for address in self.door.uplink_addresses()),
+            service=None if listen is None else (listen.address, listen.port),
+            way=self.door.find_way(packet.destination),
+            connections=self.door.shares.connections,
+        )
+        return explain(packet, self._tables, facts)
 
     def restore(self) -> None:
         """After a start: adopt what the kernel has, and make the rest as saved. Nothing that is right is written.
@@ -148,6 +177,15 @@ class Gatekeeper:
                 log.warning("missing of the datapath: %s", ", ".join(seen_path.missing))
                 self._restore_all(seen_path)
 
+    def mend_all(self) -> None:
+        """The same for what each VLAN has (`nft flush map`, a route that somebody deleted)."""
+        with self._lock:
+            if self._is_in_use():
+                writes = self.door.writes
+                self._restore_all(self.door.observe_path())
+                if self.door.writes != writes:
+                    log.warning("something of the VLANs was missing: %d kernel writes", self.door.writes - writes)
+
     def _restore_all(self, seen_path: SeenPath) -> None:
         """Every cluster as saved: the path first and once, since looking at it costs more than at a cluster."""
         if self._is_in_use():
@@ -157,9 +195,11 @@ class Gatekeeper:
         elif seen_path.there:
             self.door.lift_path()
             seen_path = self.door.observe_path()
-        seen = self.door.observe_all()
+        seen: dict[str, dict[int, SeenGateway]] = {}
+        for vid, each in self.door.observe_all().items():
+            seen.setdefault(each.gateway.cluster, {})[vid] = each
         for cluster in sorted(self._tables):
-            self._restore(cluster, seen, seen_path)
+            self._restore(cluster, seen.get(cluster, {}), seen_path)
 
     def _is_in_use(self) -> bool:
         return any(table.gateways for table in self._tables.values())
@@ -173,11 +213,10 @@ class Gatekeeper:
             log.warning("%s: its table was not saved; adopted from the kernel as generation 1", cluster)
             table = make_sorted(GatewayTable(cluster=cluster, generation=1, gateways=tuple(gateways)))
             self._saved.save(table)
-            self._tables[cluster] = table
+            self._tables.put(table)
 
-    def _restore(self, cluster: str, seen: Mapping[int, SeenGateway], seen_path: SeenPath) -> None:
+    def _restore(self, cluster: str, mine: Mapping[int, SeenGateway], seen_path: SeenPath) -> None:
         table = self._tables[cluster]
-        mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == cluster}
         try:
             if self._plan_from(table, mine, seen_path):
                 found = [each.gateway for each in mine.values()]
@@ -187,10 +226,8 @@ class Gatekeeper:
         except CaasError as exc:
             log.error("%s: not restored: %s (%s)", cluster, exc, exc.hint)
 
-    def _apply(self, desired: GatewayTable, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Cost:
-        writes = self.door.writes
-        apply(self.door, lambda: self._look(desired), on_plan=on_plan, on_done=on_done)
-        return Cost(generation=desired.generation, kernel_writes=self.door.writes - writes)
+    def _apply(self, desired: GatewayTable, on_plan: Callable[[Plan], None], on_done: Callable[[Action], None]) -> Plan:
+        return apply(self.door, lambda: self._look(desired), on_plan=on_plan, on_done=on_done)
 
     def _look(self, desired: GatewayTable, found: Sequence[Gateway] = ()) -> Plan:
         """What is pending, looking only where *desired*, the table before it or *found* have something."""
@@ -218,7 +255,7 @@ class Gatekeeper:
 
     def _forget(self, cluster: str) -> None:
         self._saved.forget(cluster)
-        self._tables.pop(cluster, None)
+        self._tables.remove(cluster)
 
 
 def _ignore(_: object) -> None:

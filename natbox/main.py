@@ -9,12 +9,14 @@ import logging
 import sys
 from collections.abc import Callable
 
+from agent.kernel.natbox_chains import Listen
 from agent.kernel.natbox_door import NatboxDoor
 from agent.kernel.natbox_handover import HandOverDoor
-from agent.kernel.natbox_rules import Listen
+from natbox.alarms import AlarmLog
 from natbox.gatekeeper import Gatekeeper
 from natbox.handover import TICK_SECONDS, HandOver
 from natbox.leftovers import Leftovers
+from natbox.metrics import serve_metrics
 from natbox.saved import PreviousValues, SavedTables
 from natbox.service import NatBoxService
 from natbox.standing import SavedStanding
@@ -29,6 +31,8 @@ from proto.transport.tls import COORDINATOR, TlsFiles
 log = logging.getLogger("caas.natbox")
 GRACE = 5.0
 MEND_SECONDS = 10.0
+#: Looking at every one of 4,094 VLANs takes a quarter of a second.
+MEND_ALL_SECONDS = 60.0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -42,14 +46,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_common_arguments(parser, state="saved tables and previous settings")
     parser.add_argument("--trunk", required=True, metavar="LINK", help="carries the clusters' tagged frames, no others")
     parser.add_argument("--uplink", required=True, metavar="LINK", help="leads to the world; has NATBox's address")
+    parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="where Prometheus may ask, unencrypted; default: not")
     return parser.parse_args(argv)
 
 
-def parse_listen(text: str) -> Listen | None:
+def parse_metrics(text: str) -> Listen:
+    """ADDRESS:PORT, the address of IPv4."""
+    found = parse_listen(text, option="--metrics")
+    if found is None:
+        raise invalid(f"--metrics {text}: the address must be one of IPv4")
+    return found
+
+
+def parse_listen(text: str, *, option: str = "--listen") -> Listen | None:
     """ADDRESS:PORT. None where the address is none of IPv4: nothing has to be opened for it on the uplink."""
     address, _, port = text.rpartition(":")
     if not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise invalid(f"--listen {text}: ADDRESS:PORT is needed, the port within 1..65535")
+        raise invalid(f"{option} {text}: ADDRESS:PORT is needed, the port within 1..65535")
     try:
         return Listen(address=ipaddress.IPv4Address(address), port=int(port))
     except ValueError:
@@ -69,6 +82,7 @@ def _run(options: argparse.Namespace) -> None:
 
 async def _serve(options: argparse.Namespace) -> None:
     listen = parse_listen(options.listen)
+    metrics = parse_metrics(options.metrics) if options.metrics else None
     server = Server(allowed=frozenset({COORDINATOR}))
     server.listen_tcp(options.listen, TlsFiles.load(options.tls))
     ended = end_on_signal()
@@ -86,11 +100,17 @@ async def _serve(options: argparse.Namespace) -> None:
     await asyncio.to_thread(hand_over.resume)
     await asyncio.to_thread(gatekeeper.restore)
     natbox_pb2_grpc.add_NatBoxServicer_to_server(NatBoxService(gatekeeper, hand_over), server.grpc)
+    if metrics is not None:
+        serve_metrics(gatekeeper, address=str(metrics.address), port=metrics.port)
+        log.info("metrics on http://%s:%d/metrics", metrics.address, metrics.port)
     await server.start()
     log.info("serves on %s: trunk %s, uplink %s", options.listen, options.trunk, options.uplink)
+    alarms = AlarmLog(gatekeeper.list_alarms)
     async with serving():
         await asyncio.gather(
             _every(MEND_SECONDS, ended, gatekeeper.mend, "the datapath was not mended"),
+            _every(MEND_ALL_SECONDS, ended, gatekeeper.mend_all, "the VLANs were not mended"),
+            _every(MEND_SECONDS, ended, alarms.tell, "limits were not looked at"),
             _every(TICK_SECONDS, ended, hand_over.tick, "the other NATBox was not told"),
         )
     log.info("ends; the datapath stays")

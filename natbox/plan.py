@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from natbox.doors import SeenGateway, SeenPath
-from proto.model import Action, Gateway, GatewayPath, Plan, Verb
+from natbox.tables import list_claims
+from proto.model import Action, Gateway, GatewayPath, OwnAddress, Plan, Publication, Verb
 
 
 def make_plan(
@@ -38,7 +39,29 @@ def make_plan(
     ]
     laying = _lay(path, seen_path) if path_is_wanted else []
     lifting = [] if path_is_wanted else _lift(path, seen_path)
-    return (*gone, *laying, *changes, *new, *lifting)
+    return (*gone, *laying, *_givers_first(changes), *new, *lifting)
+
+
+def _givers_first(changes: Sequence[Action]) -> list[Action]:
+    """A port or address that moves from one network of the cluster to another is given up before it is taken.
+
+    Where two exchange theirs there is no such order, and the second is refused: it takes two steps.
+    """
+    left, ordered = list(changes), []
+    while left:
+        chosen = next((one for one in left if not _waits(one, left)), left[0])
+        left.remove(chosen)
+        ordered.append(chosen)
+    return ordered
+
+
+def _waits(change: Action, others: Sequence[Action]) -> bool:
+    taken = _claims(change.after) - _claims(change.before)
+    return any(taken & _claims(other.before) for other in others if other is not change)
+
+
+def _claims(thing: object) -> set[str]:
+    return {claim.what for claim in list_claims(thing) if not claim.shared} if isinstance(thing, Gateway) else set()
 
 
 def _lay(path: GatewayPath, seen: SeenPath) -> list[Action]:
@@ -58,7 +81,7 @@ def _difference(seen: SeenGateway, wanted: Gateway) -> str:
     found = seen.gateway
     reasons = []
     if not seen.intact:
-        reasons.append("half made, or for another MAC of the trunk")
+        reasons.append("half made, changed by somebody else, or for another MAC of the trunk")
     if found.name != wanted.name:
         reasons.append(f"name {found.name} -> {wanted.name}")
     if found.gateway != wanted.gateway:
@@ -72,4 +95,30 @@ def _difference(seen: SeenGateway, wanted: Gateway) -> str:
         for address in sorted(before.keys() & after.keys())
         if before[address] != after[address]
     ]
-    return ", ".join(reasons)
+    return ", ".join(reasons + _door_differences(found, wanted))
+
+
+def _door_differences(found: Gateway, wanted: Gateway) -> list[str]:
+    """In the ways out of the VLAN and into it."""
+    reasons = []
+    if found.external != wanted.external:
+        names = (str(each or "the uplink's address") for each in (found.external, wanted.external))
+        reasons.append(f"external {' -> '.join(names)}")
+    if found.limits != wanted.limits:
+        numbers = (f"{each.connections}, {each.connections_per_second}/s" for each in (found.limits, wanted.limits))
+        reasons.append(f"limits {' -> '.join(numbers)}")
+    before = {_name_publication(one) for one in found.publications}
+    before |= {_name_own_address(own) for own in found.own_addresses}
+    after = {_name_publication(one) for one in wanted.publications}
+    after |= {_name_own_address(own) for own in wanted.own_addresses}
+    reasons += [f"{what} missing" for what in sorted(after - before)]
+    reasons += [f"{what} not desired" for what in sorted(before - after)]
+    return reasons
+
+
+def _name_publication(one: Publication) -> str:
+    return f"publication {one.protocol} {one.port} to {one.to}:{one.to_port}"
+
+
+def _name_own_address(own: OwnAddress) -> str:
+    return f"address {own.external} of {own.address}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -10,13 +11,15 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from agent.kernel.natbox_carried import uncollected
+from natbox.alarms import make_alarms
+from natbox.explain import Packet
 from natbox.gatekeeper import Gatekeeper
 from natbox.handover import HandOver
 from proto import natbox_pb2 as pb
 from proto import natbox_pb2_grpc, types_pb2
 from proto.connection_wire import connection_from_wire, connection_to_wire
 from proto.errors import invalid
-from proto.model import Connection, Cost, GatewayCounters
+from proto.model import Connection, Cost, Gateway, GatewayCounters
 from proto.names import check_cluster_name
 from proto.transport.changes import finished, follow_change, planned
 from proto.wire import gateway_table_from_wire, gateway_table_to_wire
@@ -34,7 +37,7 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
 
     async def Probe(self, request: pb.NatBoxProbeRequest, context: Any) -> pb.NatBoxProbeReply:
         if request.HasField("desired"):
-            self._gatekeeper.check(gateway_table_from_wire(request.desired))
+            await asyncio.to_thread(self._gatekeeper.check, gateway_table_from_wire(request.desired))
         return await asyncio.to_thread(self._probe)
 
     def _probe(self) -> pb.NatBoxProbeReply:
@@ -79,8 +82,25 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
             yield event
 
     async def Counters(self, request: pb.NatBoxCountersRequest, context: Any) -> pb.NatBoxCountersReply:
-        counters, drops = await asyncio.to_thread(self._gatekeeper.counters, request.cluster)
-        return pb.NatBoxCountersReply(counters=map(_counters_to_wire, counters), trunk_drops=drops)
+        counted, totals = await asyncio.to_thread(self._gatekeeper.counters, request.cluster)
+        return pb.NatBoxCountersReply(
+            counters=[_counters_to_wire(gateway, counters) for gateway, counters in counted],
+            trunk_drops=dict(totals.drops),
+            connections=totals.connections,
+            connections_max=totals.connections_max,
+            alarms=make_alarms(counted, totals),
+        )
+
+    async def Explain(self, request: pb.NatBoxExplainRequest, context: Any) -> pb.NatBoxExplainReply:
+        explanation = await asyncio.to_thread(self._gatekeeper.explain, _packet_from_wire(request))
+        owner = explanation.owner
+        return pb.NatBoxExplainReply(
+            verdict=explanation.verdict,
+            reason=explanation.reason,
+            cluster=owner.cluster if owner is not None else "",
+            network=owner.network if owner is not None else "",
+            steps=explanation.steps,
+        )
 
     async def Standing(self, request: pb.NatBoxStandingRequest, context: Any) -> pb.NatBoxStandingReply:
         standing = self._hand_over.standing
@@ -121,7 +141,7 @@ def _interface(text: str) -> IPv4Interface:
         raise invalid(f"take over: shared address {text!r}: {exc}", hint="as 203.0.113.1/24") from exc
 
 
-def _counters_to_wire(counters: GatewayCounters) -> pb.NatBoxCountersReply.PerVid:
+def _counters_to_wire(gateway: Gateway, counters: GatewayCounters) -> pb.NatBoxCountersReply.PerVid:
     return pb.NatBoxCountersReply.PerVid(
         vid=counters.vid,
         out_packets=counters.out_packets,
@@ -129,4 +149,28 @@ def _counters_to_wire(counters: GatewayCounters) -> pb.NatBoxCountersReply.PerVi
         in_packets=counters.in_packets,
         in_bytes=counters.in_bytes,
         drops=dict(counters.drops),
+        cluster=gateway.cluster,
+        network=gateway.network,
+        connections=counters.connections,
+        connections_max=counters.connections_max,
     )
+
+
+def _packet_from_wire(message: pb.NatBoxExplainRequest) -> Packet:
+    return Packet(
+        from_uplink=message.from_uplink,
+        vid=message.vid,
+        source=_address("source", message.source),
+        destination=_address("destination", message.destination),
+        protocol=message.protocol,
+        source_port=message.source_port,
+        destination_port=message.destination_port,
+        mac=message.source_mac,
+    )
+
+
+def _address(what: str, text: str) -> ipaddress.IPv4Address:
+    try:
+        return ipaddress.IPv4Address(text)
+    except ValueError as exc:
+        raise invalid(f"packet: {what} {text!r}: an IPv4 address is needed") from exc

@@ -1,47 +1,111 @@
 """What a table must be before anything is touched: sound in itself, not older than the one in force, and alone on its
-VIDs. Pure.
+VIDs, addresses and ports. Pure.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.kernel.natbox_layout import MARK_TEXT_MAX, PREFIX_MIN
+from agent.kernel.natbox_layout import MARK_TEXT_MAX, PREFIX_MIN, Surroundings
+from natbox.explain import MAC
+from natbox.tables import Tables, list_claims
 from proto.errors import CaasError, Code, invalid
 from proto.marks import Mark
 from proto.model import Gateway, GatewayTable
-
-_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
-Tables = Mapping[str, GatewayTable]
 
 
 def make_sorted(table: GatewayTable) -> GatewayTable:
     """The same table in the one order in which tables are compared."""
     gateways = (
-        replace(gateway, neighbours=tuple(sorted(gateway.neighbours, key=lambda near: near.address)))
+        replace(
+            gateway,
+            neighbours=tuple(sorted(gateway.neighbours, key=lambda near: near.address)),
+            publications=tuple(sorted(gateway.publications, key=lambda one: (one.protocol, one.port))),
+            own_addresses=tuple(sorted(gateway.own_addresses, key=lambda own: own.external)),
+        )
         for gateway in table.gateways
     )
     return replace(table, gateways=tuple(sorted(gateways, key=lambda gateway: gateway.vid)))
 
 
-def check_table(table: GatewayTable, tables: Tables) -> None:
-    """Raise INVALID, STALE or CONFLICT where *table* cannot be put into force beside *tables*."""
+def check_table(table: GatewayTable, tables: Tables, surroundings: Surroundings) -> None:
+    """Raise INVALID, STALE or CONFLICT where *table* cannot be put into force beside *tables* on that machine.
+
+    A port that somebody on the machine listens at is refused only where *table* has it new.
+    """
     for gateway in table.gateways:
         _check_gateway(gateway)
-    _check_generation(table, tables.get(table.cluster))
-    mine = {gateway.vid: gateway for gateway in table.gateways}
-    for other in tables.values():
-        if other.cluster == table.cluster:
-            continue
-        for gateway in other.gateways:
-            if gateway.vid in mine:
+        _check_externals(gateway, surroundings)
+    before = tables.get(table.cluster)
+    _check_generation(table, before)
+    _check_claims(table, tables)
+    for gateway in table.gateways:
+        _check_listening(gateway, surroundings, before)
+
+
+def needs_surroundings(table: GatewayTable) -> bool:
+    """Whether anything of the machine itself could stand in the way of *table*."""
+    return any(gateway.external or gateway.publications or gateway.own_addresses for gateway in table.gateways)
+
+
+def _check_claims(table: GatewayTable, tables: Tables) -> None:
+    """Nobody else has what *table* takes, and it takes nothing twice."""
+    mine: dict[str, Gateway] = {}
+    for gateway in table.gateways:
+        for claim in list_claims(gateway):
+            own = mine.setdefault(claim.what, gateway)
+            is_twice = own is not gateway and not (claim.shared and own.external == gateway.external)
+            if other := own if is_twice else tables.find_other(claim.what, table.cluster):
                 raise CaasError(
                     Code.CONFLICT,
-                    f"gateway {mine[gateway.vid].name}: VID {gateway.vid} belongs to {gateway.name}",
-                    hint="choose another VID for one of the two clusters",
+                    f"gateway {gateway.name}: {claim.what} belongs to {other.name}",
+                    hint=_mend(claim.what),
                 )
+
+
+def _mend(what: str) -> str:
+    if what.startswith("VID"):
+        return "choose another VID for one of the two clusters"
+    if what.startswith("external"):
+        return "give one of the two another external address"
+    return "publish another port for one of the two, or give one an external address of its own"
+
+
+def _check_externals(gateway: Gateway, surroundings: Surroundings) -> None:
+    """What NATBox is to answer for outside must be an address that it can have."""
+    outside = [own.external for own in gateway.own_addresses]
+    if gateway.external is not None:
+        outside.append(gateway.external)
+    for address in outside:
+        if not address.packed[0] or address.is_multicast or address.is_loopback or address.is_reserved:
+            raise invalid(f"gateway {gateway.name}: external address {address}: not an address that a host may have")
+        if address in surroundings.addresses:
+            raise invalid(
+                f"gateway {gateway.name}: external address {address} is NATBox's own",
+                hint="leave `external` out: the uplink's own address is what is used then",
+            )
+        if address in gateway.gateway.network:
+            raise invalid(f"gateway {gateway.name}: external address {address} is inside {gateway.gateway.network}")
+
+
+def _check_listening(gateway: Gateway, surroundings: Surroundings, before: GatewayTable | None) -> None:
+    if gateway.external is not None:
+        return  # the machine's own are at addresses of its own
+    known = {
+        (one.protocol, one.port)
+        for earlier in (before.gateways if before is not None else ())
+        if earlier.external is None
+        for one in earlier.publications
+    }
+    for one in gateway.publications:
+        door = (one.protocol, one.port)
+        if door in surroundings.listening and door not in known:
+            raise CaasError(
+                Code.CONFLICT,
+                f"gateway {gateway.name}: {one.protocol} port {one.port} of the uplink's own address: "
+                "somebody on NATBox's machine listens there",
+                hint="publish another port, or give the network an external address of its own",
+            )
 
 
 def _check_gateway(gateway: Gateway) -> None:
@@ -64,7 +128,7 @@ def _check_gateway(gateway: Gateway) -> None:
             raise invalid(f"gateway {gateway.name}: neighbour {near.address} is the {what} address of {network}")
         if near.address in seen:
             raise invalid(f"gateway {gateway.name}: neighbour {near.address} is there twice")
-        if not _MAC.fullmatch(near.mac) or int(near.mac[:2], 16) & 1:
+        if not MAC.fullmatch(near.mac) or int(near.mac[:2], 16) & 1:
             raise invalid(f"gateway {gateway.name}: neighbour {near.address}: MAC {near.mac!r} is none of a container")
         seen.add(near.address)
 

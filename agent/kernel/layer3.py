@@ -20,7 +20,7 @@ from agent.kernel.netlink import DUMP, GET, KernelError, Message, Netlink, Reque
 from proto.marks import ANSWER_MARK, ANSWER_RULE_PRIORITY, ROUTE_PROTOCOL
 from proto.model import KIND_VXLAN, Address, Route, Rule
 
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RT_TABLE_MAIN = 254
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 RTNH_F_ONLINK = 4
@@ -57,8 +57,8 @@ def list_routes(connection: Netlink, links: Links) -> list[Route]:
 
     def read(message: Message) -> Route | None:
         link = links.by_index.get(message.get_attr("RTA_OIF"))
-        if message["proto"] != ROUTE_PROTOCOL or link is None:
-            return None
+        if message["proto"] != ROUTE_PROTOCOL or link is None or message["type"] == RTN_LOCAL:
+            return None  # those of type local are NATBox's external addresses
         via = _address(message.get_attr("RTA_GATEWAY"))
         return Route(
             dst=_network(message.get_attr("RTA_DST"), message["dst_len"]) or ipaddress.IPv4Network("0.0.0.0/0"),

@@ -15,17 +15,25 @@ from contextlib import ExitStack
 from agent.kernel import natbox_layout as layout
 from agent.kernel.bpf import BpfMap
 from agent.kernel.errors import kernel_errors
+from agent.kernel.layer3 import find_way
 from agent.kernel.links import SeenLink, find_link
+from agent.kernel.listening import list_listening
+from agent.kernel.natbox_chains import UNASKED_REASON, Listen, make_chains, make_shares
 from agent.kernel.natbox_connections import Connections
+from agent.kernel.natbox_counts import read_counters, read_trunk_drops
+from agent.kernel.natbox_cut import make_cut
+from agent.kernel.natbox_elements import make_elements
+from agent.kernel.natbox_externals import Externals
 from agent.kernel.natbox_gate import Gate, GatePiece, find_gate
-from agent.kernel.natbox_layout import SeenGateway, SeenPath
+from agent.kernel.natbox_layout import SeenGateway, SeenPath, Surroundings
 from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
 from agent.kernel.natbox_programs import NatboxPrograms, check_loads
-from agent.kernel.natbox_rules import UNASKED_REASON, Listen, NatboxRules, make_chains
+from agent.kernel.natbox_rules import NatboxRules
+from agent.kernel.natbox_seen import list_externals, read_gateway
 from agent.kernel.netlink import Netlink
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
-from proto.model import Gateway, GatewayCounters, GatewayPath, Neighbour
+from proto.model import Gateway, GatewayCounters, GatewayPath, GatewayTotals, Neighbour
 
 
 class NatboxDoor:
@@ -35,13 +43,17 @@ class NatboxDoor:
         self, *, trunk: str, uplink: str, memory: Memory, listen: Listen | None = None, netns: str | None = None
     ) -> None:
         self.path = GatewayPath(trunk=trunk, uplink=uplink)
+        self.listen = listen
         self._memory = memory
         self._tally = Tally()
         self._lock = threading.RLock()
         self._route = Netlink(netns=netns, tally=self._tally)
         self._connections = Connections(netns=netns, tally=self._tally)
-        chains = make_chains(trunk=trunk, uplink=uplink, listen=listen)
-        self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
+        self._externals = Externals(self._route)
+        self.shares = make_shares(self._connections.most())
+        """The limits of a VLAN that has none of its own, until the door is opened again."""
+        chains = make_chains(trunk=trunk, uplink=uplink, listen=listen, shares=self.shares)
+        self._rules = NatboxRules(chains, addresses=self._own_addresses, netns=netns, tally=self._tally)
         self._programs: NatboxPrograms | None = None
         self._trunk_index = 0
         self._gate = Gate()
@@ -54,6 +66,7 @@ class NatboxDoor:
                 self._programs = None
             self._route.close()
             self._connections.close()
+            self._rules.close()
 
     @property
     def writes(self) -> int:
@@ -120,6 +133,30 @@ class NatboxDoor:
                 return
             for piece in reversed(self._pieces(trunk, uplink)):
                 piece.remove()
+            for external in self._externals.list_all():
+                self._externals.remove(external)
+
+    def find_way(self, destination: ipaddress.IPv4Address) -> str:
+        """The link by which this machine sends to *destination*; "" where it has no way there."""
+        with kernel_errors(f"look for the way to {destination}"):
+            index, _ = find_way(self._route, destination)
+        known = (self._find(name) for name in (self.path.uplink, self.path.trunk))
+        name = next((link.name for link in known if link is not None and link.index == index), "")
+        return name or (f"link {index}" if index else "")
+
+    def surroundings(self) -> Surroundings:
+        """The machine's own addresses, and the ports of the uplink's where somebody listens."""
+        uplink = self._link(self.path.uplink).index
+        addresses = list_addresses(self._route)
+        reached = {address.ip for link, address in addresses if link == uplink} | {ipaddress.IPv4Address(0)}
+        return Surroundings(
+            addresses=frozenset(address.ip for _, address in addresses),
+            listening=frozenset(
+                (protocol, port)
+                for protocol, address, port in list_listening(netns=self._route.netns)
+                if address in reached
+            ),
+        )
 
     def find_links(self) -> dict[str, SeenLink | None]:
         """Trunk and uplink as they are now."""
@@ -159,31 +196,51 @@ class NatboxDoor:
             for key, value in maps["nb_neighbours"].items():
                 vid, neighbour = layout.read_neighbour(key, value)
                 neighbours.setdefault(vid, []).append(neighbour)
-            mac = self._link(self.path.trunk).mac
+            mac = self._link(self.path.trunk).mac.hex(":")
+            places, externals = self._rules.observe_all(), self._externals.list_all()
             entries = [layout.read_vlan_entry(*item) for item in maps["nb_vlans"].items()]
-            return {entry.vid: _seen(entry, neighbours.get(entry.vid, ()), mac) for entry in entries}
+            return {
+                entry.vid: read_gateway(
+                    entry, neighbours.get(entry.vid, ()), places.get(entry.vid, ()), mac=mac, externals=externals
+                )
+                for entry in entries
+            }
 
     def observe(self, expected: Iterable[Gateway]) -> dict[int, SeenGateway]:
-        """The VLANs of *expected*, by VID, with those of its neighbours that are there, however many there are."""
+        """The VLANs of *expected*, by VID, with what there is of what these have, however many others there are."""
         with self._lock:
             trunk = self._find(self.path.trunk)
             maps = self._maps_on(trunk)
             if not maps or trunk is None:
                 return {}
-            addresses: dict[int, set[ipaddress.IPv4Address]] = {}
+            candidates: dict[int, list[Gateway]] = {}
             for gateway in expected:
-                addresses.setdefault(gateway.vid, set()).update(each.address for each in gateway.neighbours)
+                candidates.setdefault(gateway.vid, []).append(gateway)
             found = {}
-            for vid, candidates in addresses.items():
+            for vid, gateways in candidates.items():
                 key = layout.make_vid_key(vid)
                 value = maps["nb_vlans"].lookup(key)
                 if value is not None:
-                    near = _look_up_neighbours(maps["nb_neighbours"], vid, candidates)
-                    found[vid] = _seen(layout.read_vlan_entry(key, value), near, trunk.mac)
+                    entry = layout.read_vlan_entry(key, value)
+                    found[vid] = self._observe_one(maps, entry, gateways, trunk.mac.hex(":"))
             return found
 
+    def _observe_one(
+        self, maps: dict[str, BpfMap], entry: layout.VlanEntry, candidates: Sequence[Gateway], mac: str
+    ) -> SeenGateway:
+        addresses = {near.address for gateway in candidates for near in gateway.neighbours}
+        expected = [place for gateway in candidates for place in make_elements(gateway)]
+        wanted = {external for gateway in candidates for external in list_externals(gateway)}
+        return read_gateway(
+            entry,
+            _look_up_neighbours(maps["nb_neighbours"], entry.vid, addresses),
+            self._rules.observe(entry.vid, expected),
+            mac=mac,
+            externals=[external for external in wanted if self._externals.has(external)],
+        )
+
     def create(self, gateway: Gateway) -> None:
-        """Open the VLAN. CONFLICT where its VID is there for somebody else."""
+        """Open the VLAN. CONFLICT where its VID, or what it publishes, is there for somebody else."""
         with self._lock:
             maps = self._laid_maps()
             key, mac = layout.make_vid_key(gateway.vid), self._link(self.path.trunk).mac.hex(":")
@@ -192,10 +249,11 @@ class NatboxDoor:
             self._reset_counters(maps, gateway.vid)
             maps["nb_subnets"].update(layout.make_subnet_key(gateway.gateway.network), layout.USED)
             maps["nb_neighbours"].update_many(layout.make_neighbours(gateway.vid, gateway.neighbours))
+            self._open_doors(None, gateway)
             maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=True))
 
     def change(self, before: Gateway, after: Gateway) -> None:
-        """Make the VLAN *before* into *after*. Neighbours that stay, and their connections, do not notice."""
+        """Make the VLAN *before* into *after*. What stays of it, and the connections of that, do not notice."""
         with self._lock:
             maps = self._laid_maps()
             mac = self._link(self.path.trunk).mac.hex(":")
@@ -204,8 +262,10 @@ class NatboxDoor:
             new = layout.make_neighbours(after.vid, after.neighbours)
             maps["nb_subnets"].update(layout.make_subnet_key(after.gateway.network), layout.USED)
             maps["nb_neighbours"].update_many({key: new[key] for key in new if old.get(key) != new[key]})
+            self._open_doors(before, after)
             entry = layout.make_vlan_entry(after, mac=mac, is_open=True)
             maps["nb_vlans"].update(layout.make_vid_key(after.vid), entry)
+            self._close_doors(before, after)
             for gone in old.keys() - new.keys():
                 maps["nb_neighbours"].delete(gone)
             if before.gateway.network != after.gateway.network:
@@ -224,38 +284,70 @@ class NatboxDoor:
             for near, _ in maps["nb_neighbours"].items():
                 if near.startswith(key):  # a neighbour's key begins with its VLAN's
                     maps["nb_neighbours"].delete(near)
+            may_be_across = self._rules.publishes()
+            self._rules.forget(gateway.vid, make_elements(gateway))
             self._connections.end_all(gateway.vid)
-            self._rules.forget(gateway.vid)
+            if may_be_across:
+                self._connections.end_across(gateway.vid)
+            self._release_externals(list_externals(gateway))
             self._reset_counters(maps, gateway.vid)
             _release_subnet(maps, gateway)
             maps["nb_vlans"].delete(key)
 
-    def counters(self, vids: Iterable[int]) -> Sequence[GatewayCounters]:
-        """What passed and what was dropped of each VID since its entry was made."""
-        with self._lock:
-            maps = self._maps()
-            stack_drops = self._rules.vlan_drops() if maps else {}
-            return [_read_counters(maps, vid, stack_drops.get(vid, {})) for vid in sorted(vids)] if maps else []
+    def _open_doors(self, before: Gateway | None, after: Gateway) -> None:
+        """External addresses first, so that what is published there arrives; all of the sets in one transaction."""
+        for external in sorted(list_externals(after)):
+            self._externals.add(external)
+        earlier = make_elements(before) if before is not None else ()
+        self._rules.change(after.vid, before=earlier, after=make_elements(after))
 
-    def trunk_drops(self, owned: Iterable[int]) -> dict[str, int]:
-        """What was dropped that belongs to none of the VIDs *owned*, by reason."""
+    def _close_doors(self, before: Gateway, after: Gateway) -> None:
+        """End the connections that *after* would not have, and give back external addresses that it has not."""
+        if is_cut := make_cut(before, after):
+            self._connections.end_where(after.vid, is_cut)
+        self._release_externals(list_externals(before) - list_externals(after))
+
+    def _release_externals(self, externals: Iterable[ipaddress.IPv4Address]) -> None:
+        for external in sorted(externals):
+            if not self._rules.find_with_external(external):
+                self._externals.remove(external)
+
+    def counters(self, vids: Iterable[int]) -> Sequence[GatewayCounters]:
+        """What passed and what was dropped of each VID since its entry was made, and its connections of now."""
         with self._lock:
             maps = self._maps()
             if not maps:
-                return {}
-            sums: dict[str, int] = {}
-            skipped = set(owned)
-            for key, value in maps["nb_drops"].items():
-                if value != layout.NO_DROPS and layout.read_vid_key(key) not in skipped:
-                    for reason, number in layout.read_drops(value).items():
-                        sums[reason] = sums.get(reason, 0) + number
-            if unasked := self._rules.unasked():
-                sums[UNASKED_REASON] = unasked
-            return sums
+                return []
+            drops, limits = self._rules.vlan_drops(), self._rules.own_limits()
+            open_now = self._connections.count()
+            return [
+                read_counters(
+                    maps,
+                    vid,
+                    drops.get(vid, {}),
+                    connections=open_now[vid],
+                    connections_max=limits.get(vid, self.shares.connections),
+                )
+                for vid in sorted(vids)
+            ]
 
-    def connections(self, vid: int) -> int:
-        """How many connections the VLAN has at this moment."""
-        return self._connections.count(vid)
+    def totals(self, owned: Iterable[int]) -> GatewayTotals:
+        """NATBox as a whole; its drops are those that belong to none of the VIDs *owned*."""
+        with self._lock:
+            maps = self._maps()
+            drops = read_trunk_drops(maps, owned) if maps else {}
+            if maps and (unasked := self._rules.unasked()):
+                drops[UNASKED_REASON] = unasked
+        return GatewayTotals(
+            drops=tuple(sorted(drops.items())),
+            connections=self._connections.total(),
+            connections_max=self._connections.most(),
+        )
+
+    def _own_addresses(self) -> frozenset[ipaddress.IPv4Address]:
+        uplink = self._find(self.path.uplink)
+        found = list_addresses(self._route, uplink.index) if uplink is not None else ()
+        return frozenset(address.ip for _, address in found)
 
     def _find(self, name: str) -> SeenLink | None:
         with kernel_errors(f"look for link {name}"):
@@ -318,17 +410,6 @@ class NatboxDoor:
             maps[name].update(key, bytes(maps[name].value_size))
 
 
-def _seen(entry: layout.VlanEntry, neighbours: Iterable[Neighbour], mac: bytes) -> SeenGateway:
-    gateway = Gateway(
-        cluster=entry.owner.cluster,
-        network=entry.owner.object,
-        vid=entry.vid,
-        gateway=entry.gateway,
-        neighbours=tuple(sorted(neighbours, key=lambda each: each.address)),
-    )
-    return SeenGateway(gateway=gateway, intact=entry.open and entry.mac == mac.hex(":"))
-
-
 def _look_up_neighbours(table: BpfMap, vid: int, addresses: Iterable[ipaddress.IPv4Address]) -> list[Neighbour]:
     keys = [layout.make_neighbour_key(vid, address) for address in addresses]
     return [layout.read_neighbour(key, value)[1] for key in keys if (value := table.lookup(key)) is not None]
@@ -339,19 +420,3 @@ def _release_subnet(maps: dict[str, BpfMap], gateway: Gateway) -> None:
     own, network = layout.make_vid_key(gateway.vid), gateway.gateway.network
     if not any(key != own and layout.has_subnet(value, network) for key, value in maps["nb_vlans"].items()):
         maps["nb_subnets"].delete(layout.make_subnet_key(network))
-
-
-def _read_counters(maps: dict[str, BpfMap], vid: int, stack_drops: dict[str, int]) -> GatewayCounters:
-    key = layout.make_vid_key(vid)
-    traffic, drops = maps["nb_traffic"].lookup(key), maps["nb_drops"].lookup(key)
-    assert traffic is not None  # arrays have every index
-    assert drops is not None
-    out_packets, out_bytes, in_packets, in_bytes = layout.read_traffic(traffic)
-    return GatewayCounters(
-        vid=vid,
-        out_packets=out_packets,
-        out_bytes=out_bytes,
-        in_packets=in_packets,
-        in_bytes=in_bytes,
-        drops=tuple(sorted((layout.read_drops(drops) | stack_drops).items())),
-    )

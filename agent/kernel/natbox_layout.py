@@ -14,8 +14,12 @@ from proto.errors import CaasError, Code
 from proto.marks import Mark, parse_mark
 from proto.model import Gateway, Neighbour
 
-#: With the VID: what natbox_in writes into the mark of a packet, and nft into that of its connection.
+#: With the VID: what natbox_in writes into the mark of a packet, and nft into that of the connection that it begins.
 MARK_OUT = 0xCA000000
+#: With the VID: in the mark of a connection that began outside, at something that the VLAN publishes.
+MARK_IN = 0xCB000000
+#: With the VID of the one that began it: in that of a connection from a VLAN to something that is published.
+MARK_ACROSS = 0xCC000000
 #: Where a container of any VLAN has its address as far as the stack knows: INNER | VID << 16 | its low 16 bits.
 INNER = ipaddress.IPv4Network("240.0.0.0/4")
 INNER_VID_SHIFT = 16
@@ -84,6 +88,14 @@ class SeenGateway:
 
     gateway: Gateway
     intact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What NATBox's machine has itself: its addresses, and where somebody listens on the uplink's ("tcp", 22)."""
+
+    addresses: frozenset[ipaddress.IPv4Address] = frozenset()
+    listening: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,175 +1,153 @@
-"""NATBox's nftables: one table, as many rules for 4,094 VLANs as for one. Adding a VLAN writes nothing here.
-
-A rule's comment ends in a digest of its text, so that a table that was cut, extended or made by another version is
-told from a whole one without comparing nft's own spelling of rules.
-"""
+"""NATBox's nft table in the kernel: its rules, and what the VLANs have in its sets (natbox_chains, natbox_elements)."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
-from agent.kernel.natbox_layout import INNER, MARK_OUT, make_inner_subnet, read_inner_vid
+from agent.kernel import natbox_elements as elements
+from agent.kernel.natbox_chains import (
+    CLOSED,
+    CLOSED_SCRIPT,
+    TABLE,
+    UNASKED,
+    VLAN_REASONS,
+    Chain,
+    make_comments,
+    make_script,
+)
+from agent.kernel.natbox_layout import read_inner_vid
 from agent.kernel.nft import Nft
+from agent.kernel.nft_table import Element, NftTable, Place
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
-from proto.marks import HOST, Mark
 
-TABLE = "caas_natbox"
-#: Drops that only the kernel's stack can see, by the name of the set (per VID) or counter that keeps them.
-VLAN_REASONS = {"to_natbox": "to NATBox's own address", "astray": "not to the uplink"}
-UNASKED = "unasked"
-UNASKED_REASON = "nobody asked for it"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """A chain: its name, where it hooks in ("" where others jump to it), and its rules in order."""
-
-    name: str
-    hook: str
-    rules: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
-    """The daemon's own address and TCP port: open on the uplink where that is its link."""
-
-    address: ipaddress.IPv4Address
-    port: int
-
-
-def make_chains(*, trunk: str, uplink: str, listen: Listen | None) -> tuple[Chain, ...]:
-    """The rules for these two links: what comes from a VLAN may go to the uplink, and its answers back. No more.
-
-    What most packets meet comes first and compares link numbers (iif, oif), which is cheaper; what drops compares
-    names, which a link that was made anew still has. New connections get the mark of their VLAN.
-    """
-    clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
-    vlan = "ip saddr & 255.255.0.0"
-    service = (
-        (f'iifname "{uplink}" fib daddr . iif type local ip daddr {listen.address} tcp dport {listen.port} accept',)
-        if listen is not None
-        else ()
-    )
-    return (
-        Chain(
-            name="own",
-            hook="type filter hook input priority -10",
-            rules=(
-                f'iifname "{trunk}" update @to_natbox {{ {vlan} }}',
-                f'iifname "{trunk}" drop',
-                f'iifname "{uplink}" ct state established,related accept',
-                f'iifname "{uplink}" icmp type echo-request accept',
-                *service,
-                f'iifname "{uplink}" counter name {UNASKED} drop',
-            ),
-        ),
-        Chain(
-            name="from_vlan",
-            hook="",
-            rules=(
-                clamp,
-                f'oif "{uplink}" ct state established,related accept',
-                f'oif "{uplink}" ip saddr {INNER} meta mark & 0xfffff000 == {MARK_OUT:#x} '
-                "ct state new ct mark set meta mark accept",
-                f"update @astray {{ {vlan} }}",
-                "drop",
-            ),
-        ),
-        Chain(
-            name="from_uplink",
-            hook="",
-            rules=(
-                clamp,
-                f'oif "{trunk}" ct state established,related accept',
-                f"counter name {UNASKED} drop",
-            ),
-        ),
-        Chain(
-            name="pass",
-            hook="type filter hook forward priority -10",
-            rules=(
-                f'iif "{trunk}" goto from_vlan',
-                f'iif "{uplink}" goto from_uplink',
-                f'iifname {{ "{trunk}", "{uplink}" }} drop',
-                f'oifname "{trunk}" drop',
-            ),
-        ),
-        Chain(
-            name="say",
-            hook="type filter hook output priority -10",
-            rules=(f'oifname "{trunk}" ct state related meta l4proto icmp accept', f'oifname "{trunk}" drop'),
-        ),
-        Chain(
-            name="translate",
-            hook="type nat hook postrouting priority 100",
-            rules=(f'oifname "{uplink}" ip saddr {INNER} masquerade fully-random',),
-        ),
-    )
-
-
-def make_comments(chain: Chain, numbers: tuple[int, int]) -> tuple[str, ...]:
-    """The comments of *chain*'s rules, in order. *numbers* are the links', which `iif` and `oif` stand for."""
-    digests = (hashlib.sha256(f"{numbers}{chain.hook}\0{rule}".encode()).hexdigest()[:12] for rule in chain.rules)
-    return tuple(str(Mark(HOST, f"natbox-{chain.name}-{digest}")) for digest in digests)
-
-
-def make_script(chains: tuple[Chain, ...], numbers: tuple[int, int]) -> str:
-    """Input for `nft -f`: the table as wanted, in place of what there is, in one transaction."""
-    lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
-    lines += [f" set {name} {{ type ipv4_addr; size 8192; flags dynamic; counter; }}" for name in VLAN_REASONS]
-    lines.append(f" counter {UNASKED} {{ }}")
-    for chain in chains:
-        lines += [f" chain {chain.name} {{", *([f"  {chain.hook}; policy accept;"] if chain.hook else [])]
-        lines += [
-            f'  {rule} comment "{comment}"'
-            for rule, comment in zip(chain.rules, make_comments(chain, numbers), strict=True)
-        ]
-        lines.append(" }")
-    return "\n".join([*lines, "}", ""])
+_COUNTER_PACKETS = 2  # NFTA_COUNTER_PACKETS
+Addresses = Callable[[], frozenset[ipaddress.IPv4Address]]
 
 
 class NatboxRules:
-    """The table in the namespace *netns* (None: the caller's)."""
+    """The table in the namespace *netns* (None: the caller's). *addresses* are the uplink's own, as they are now."""
 
     title = "nft rules"
 
-    def __init__(self, chains: tuple[Chain, ...], *, netns: str | None, tally: Tally) -> None:
+    def __init__(self, chains: tuple[Chain, ...], *, addresses: Addresses, netns: str | None, tally: Tally) -> None:
         self._chains = chains
+        self._addresses = addresses
         self.numbers = (0, 0)
         """The ifindexes of trunk and uplink as they are now."""
         self._nft = Nft(netns=netns, tally=tally)
+        self._table = NftTable(TABLE, netns=netns, tally=tally)
+
+    def close(self) -> None:
+        self._table.close()
 
     def is_there(self) -> bool:
-        """Whether the table has exactly our chains with exactly our rules."""
-        return self._seen() == {chain.name: list(make_comments(chain, self.numbers)) for chain in self._chains}
+        """Whether the table has exactly our chains with exactly our rules, and knows the uplink's addresses."""
+        return self._has_rules() and self._here() == self._wanted_here()
 
     def is_gone(self) -> bool:
-        return self._seen() is None
+        return self._table.list_rules() is None
 
     def check(self) -> None:
         """Let the kernel try the table without keeping it. UNSUPPORTED where it lacks something."""
         try:
-            self._nft.try_script(make_script(self._chains, self.numbers), what="try NATBox's nft rules")
+            script = make_script(self._chains, self.numbers).replace(TABLE, f"{TABLE}_try")
+            self._nft.try_script(script, what="try NATBox's nft rules")
         except CaasError as exc:
             raise CaasError(Code.UNSUPPORTED, exc.message, hint=exc.hint) from exc
 
     def make(self) -> None:
-        self._nft.change_by_script(make_script(self._chains, self.numbers), what="make NATBox's nft rules")
+        """What the sets hold stays, counters and publications, unless another version made them otherwise."""
+        if not self._has_rules():
+            self._make_rules()
+        here, wanted = self._here(), self._wanted_here()
+        self._table.change(
+            remove=[(elements.HERE, Element(key)) for key in sorted(here - wanted)],
+            add=[(elements.HERE, Element(key)) for key in sorted(wanted - here)],
+        )
+
+    def _make_rules(self) -> None:
+        what = "make NATBox's nft rules"
+        seen = self._table.list_rules() or {}
+        gone = tuple(sorted(seen.keys() - {chain.name for chain in self._chains}))
+        try:
+            self._nft.change_by_script(make_script(self._chains, self.numbers, gone=gone), what=what)
+        except CaasError:
+            if not seen:
+                raise
+            # Sets of another shape: nft takes no other of the same name in one transaction with their removal.
+            self._nft.change_by_script(CLOSED_SCRIPT, what=what)
+            self._nft.change_by_script(make_script(self._chains, self.numbers, gone=(CLOSED,)), what=what)
 
     def remove(self) -> None:
         """Already gone is success."""
         script = f"table ip {TABLE}\ndelete table ip {TABLE}\n"
         self._nft.change_by_script(script, what="remove NATBox's nft rules")
 
+    def observe_all(self) -> dict[int, list[Place]]:
+        """What VLANs have in the sets, by VID."""
+        found: dict[int, list[Place]] = {}
+        for name in elements.OF_VLAN:
+            for element in self._table.list_elements(name):
+                found.setdefault(elements.read_vid((name, element)), []).append((name, element))
+        return found
+
+    def observe(self, vid: int, expected: Iterable[Place]) -> list[Place]:
+        """Which of *expected* the VLAN has, and what it has where every VLAN may have something."""
+        places = {(name, element.key) for name, element in expected} | set(elements.make_known_keys(vid))
+        found = [(name, element) for name, key in sorted(places) if (element := self._table.get(name, key)) is not None]
+        return [place for place in found if elements.read_vid(place) == vid]
+
+    def publishes(self) -> bool:
+        """Whether any VLAN publishes something."""
+        return bool(self._table.list_elements(elements.OWNERS))
+
+    def own_limits(self) -> dict[int, int]:
+        """How many connections each VLAN may have that has a limit of its own."""
+        found = self._table.list_elements(elements.HELD_OWN)
+        return {elements.read_vid((elements.HELD_OWN, one)): elements.read_limit(one) for one in found}
+
+    def change(self, vid: int, *, before: Sequence[Place], after: Sequence[Place]) -> None:
+        """In one transaction: what *before* has and *after* has not goes, the rest of *after* comes."""
+        if not before and not after:
+            return
+        wanted = {(name, element.key): (name, element) for name, element in after}
+        now = {(name, element.key): (name, element) for name, element in self._find(vid, before, after)}
+        self._table.change(
+            remove=[now[key] for key in sorted(now) if wanted.get(key) != now[key]],
+            add=[wanted[key] for key in sorted(wanted) if now.get(key) != wanted[key]],
+        )
+
+    def _find(self, vid: int, places: Iterable[Place], wanted: Iterable[Place] = ()) -> list[Place]:
+        """As `observe`, of *places* and *wanted*. CONFLICT where another VLAN has a place of *wanted*."""
+        keys = {(name, element.key) for name, element in (*places, *wanted)} | set(elements.make_known_keys(vid))
+        found = [(name, element) for name, key in sorted(keys) if (element := self._table.get(name, key)) is not None]
+        needed = {(name, element.key) for name, element in wanted}
+        for name, element in found:
+            owner = elements.read_vid((name, element))
+            if owner != vid and (name, element.key) in needed:
+                raise CaasError(
+                    Code.CONFLICT,
+                    f"VID {vid}: a port or address that it is to publish belongs to VID {owner} (nft map {name})",
+                    hint="take it from the one first, then give it to the other",
+                )
+        return [place for place in found if elements.read_vid(place) == vid]
+
+    def find_with_external(self, external: ipaddress.IPv4Address) -> set[int]:
+        """The VLANs that use *external*, as a source or for a container."""
+        places = [(elements.SOURCES, one) for one in self._table.list_elements(elements.SOURCES)]
+        own = self._table.get(elements.INSIDE, external.packed)
+        found = {elements.read_vid(place) for place in places if place[1].data == external.packed}
+        return found | ({elements.read_vid((elements.INSIDE, own))} if own is not None else set())
+
     def vlan_drops(self) -> dict[int, dict[str, int]]:
         """What the rules dropped of each VID since its entry was made, by reason."""
         found: dict[int, dict[str, int]] = {}
         for name, reason in VLAN_REASONS.items():
-            for vid, packets in self._elements(name):
-                found.setdefault(vid, {})[reason] = packets
+            for element in self._table.list_elements(name):
+                vid = read_inner_vid(ipaddress.IPv4Address(element.key))
+                found.setdefault(vid, {})[reason] = _read_packets(element)
         return found
 
     def unasked(self) -> int:
@@ -179,33 +157,22 @@ class NatboxRules:
                 return int(item["counter"]["packets"])
         return 0
 
-    def forget(self, vid: int) -> None:
-        """Begin the VID's drops again at nothing."""
-        element = f"{{ {make_inner_subnet(vid).network_address} }}"
-        # Deleting what is not there fails: added first, in the same transaction, it always is.
-        verbs = ((verb, name) for name in VLAN_REASONS for verb in ("add", "delete"))
-        script = "".join(f"{verb} element ip {TABLE} {name} {element}\n" for verb, name in verbs)
-        self._nft.change_by_script(script, what=f"forget the drops of VID {vid}")
+    def forget(self, vid: int, places: Sequence[Place]) -> None:
+        """Remove *places* and whatever else the VLAN has where every VLAN may have something; its drops begin again."""
+        key = elements.make_vlan_key(vid)
+        of_rules = (*VLAN_REASONS, elements.HELD, elements.FRESH)
+        self._table.change(clear=[(name, key) for name in of_rules], remove=self._find(vid, places))
 
-    def _seen(self) -> dict[str, list[str]] | None:
-        # `list table` fetches the sets' elements even when told not to (nft 1.0.6), thousands perhaps.
-        found: dict[str, list[str]] = {}
-        ours = False
-        for item in self._nft.list_ruleset("ip"):
-            kind, thing = next(iter(item.items()))
-            if kind == "table" and thing["name"] == TABLE:
-                ours = True
-            elif kind == "chain" and thing["table"] == TABLE:
-                found[thing["name"]] = []
-            elif kind == "rule" and thing["table"] == TABLE:
-                found[thing["chain"]].append(thing.get("comment", ""))
-        return found if ours else None
+    def _has_rules(self) -> bool:
+        wanted = {chain.name: list(make_comments(chain, self.numbers)) for chain in self._chains}
+        return self._table.list_rules() == wanted
 
-    def _elements(self, name: str) -> list[tuple[int, int]]:
-        found = []
-        for item in self._nft.list_thing("set", "ip", TABLE, name):
-            for element in item.get("set", {}).get("elem", ()):
-                each = element["elem"]
-                vid = read_inner_vid(ipaddress.IPv4Address(each["val"]))
-                found.append((vid, int(each["counter"]["packets"])))
-        return found
+    def _here(self) -> frozenset[bytes]:
+        return frozenset(element.key for element in self._table.list_elements(elements.HERE))
+
+    def _wanted_here(self) -> frozenset[bytes]:
+        return frozenset(address.packed for address in self._addresses())
+
+
+def _read_packets(element: Element) -> int:
+    return int.from_bytes(element.expression.attributes[_COUNTER_PACKETS], "big") if element.expression else 0

@@ -36,12 +36,15 @@ def read_listening(text: str) -> Iterator[int]:
     for line in text.splitlines()[1:]:
         fields = line.split()
         address, _, port = fields[1].rpartition(":")
-        if fields[3] == _LISTENS and (ip := _read_address(address)) and not ip.is_loopback:
+        if fields[3] == _LISTENS and (ip := read_address(address)) and not ip.is_loopback:
             yield int(port, 16)
 
 
-def _read_address(text: str) -> IPv4Address | None:
-    """Words of 32 bits in the machine's order. `::` takes IPv4 too, mostly; None for other addresses of IPv6."""
+def read_address(text: str) -> IPv4Address | None:
+    """The address in a line of net/tcp: words of 32 bits in the machine's order.
+
+    `::` takes IPv4 too, mostly; None for other addresses of IPv6.
+    """
     packed = b"".join(struct.pack("=I", int(text[at : at + 8], 16)) for at in range(0, len(text), 8))
     if len(packed) == 4:
         return IPv4Address(packed)

@@ -25,7 +25,18 @@ from agent.kernel.namespaces import delete_namespace, namespace_names
 from tests.bench.figure import Figure, Goal, make_document, make_table, make_unmeasured
 
 #: In the order of the table. Each has FIGURES, and measure(wanted, folder), which yields them.
-MODULES = ("cluster", "scale", "containers", "verify", "compiling", "vlan", "ipip", "natbox", "natbox_add")
+MODULES = (
+    "cluster",
+    "scale",
+    "containers",
+    "verify",
+    "compiling",
+    "vlan",
+    "ipip",
+    "natbox",
+    "natbox_flat",
+    "natbox_add",
+)
 BUILD = Path("build")
 #: On the file system that containers are made on.
 SCRATCH = Path("/var/lib/caas")

@@ -1,4 +1,5 @@
-"""natbox-tcp, natbox-pps: through NATBox, against plain forwarding with nft's masquerade. The lab's topology:
+"""natbox-tcp, natbox-pps, natbox-rtt: through NATBox, against plain forwarding with nft's masquerade. natbox-python: a
+loop in Python in its place, against NATBox. The lab's topology:
 
 client (tagged) --+                +-- eth1 [natbox] eth2 ---- eth0 [outside]
                   switch (bridge) -+
@@ -8,6 +9,8 @@ client (plain) ---+                +-- eth1 [plain] eth2 ----- eth0 [outside of 
 from __future__ import annotations
 
 import ipaddress
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,9 +24,11 @@ from tests.support.gateway import Previous
 
 #: Issue 5: NATBox on its BPF datapath, of plain forwarding.
 STREAM_GOAL, PACKETS_GOAL = Goal(ratio_least=0.95), Goal(ratio_least=0.9)
-FIGURES = ("natbox-tcp", "natbox-pps")
+#: Ours: nobody waits longer because there is a NATBox between; and a loop that came near would be the simpler NATBox.
+TRIP_GOAL, LOOP_GOAL = Goal(ratio_most=1.2), Goal(ratio_most=0.5)
+FIGURES = ("natbox-tcp", "natbox-pps", "natbox-rtt", "natbox-python")
 PEER = "plain nft forwarding and masquerade, untagged"
-VID, PAIRS = 100, 11
+VID, PAIRS, TRIPS = 100, 11, 500
 #: The raw senders' MACs are those that traffic.c makes of their addresses.
 TENANT, SENDER, GATEWAY = "10.0.100.50", "10.0.100.51", "10.0.100.1"
 SENDER_MAC = "02:00:00:00:64:33"
@@ -83,6 +88,35 @@ class Site:
         """Packets per second through NATBox."""
         return traffic.frames(self.sender, "eth1", self.mac, VID, SENDER, OUTSIDE, receiver=self.outside, at="eth0")
 
+    def trip(self, client: str) -> float:
+        """Microseconds there and back, the mean of as many echo requests as fit one after the other."""
+        said = run("ping", "-q", "-A", "-c", str(TRIPS), OUTSIDE, netns=client).stdout
+        return float(said.rpartition(" = ")[2].split("/")[1]) * 1000
+
+    def loop_frames(self, traffic: Traffic) -> float:
+        """Packets per second through a loop in Python that has a trunk port and an uplink of its own."""
+        return traffic.frames(
+            self.sender, "eth1", mac_of(self.loop, "eth1"), VID, SENDER, OUTSIDE, receiver=self.loop_outside, at="eth0"
+        )
+
+    def open_loop(self, around: ExitStack) -> None:
+        crossing = self._crossing
+        self.loop, self.loop_outside = crossing.add_namespace("loop"), crossing.add_namespace("out3")
+        crossing.plug(self.loop, "eth1")
+        crossing.join((self.loop, "eth2", f"{PLAIN_UPLINK}/24"), (self.loop_outside, "eth0", f"{OUTSIDE}/24"))
+        drop_arrivals(self.loop_outside, "eth0")
+        next_mac = mac_of(self.loop_outside, "eth0").replace(":", "")
+        words = ("tests.bench.natbox_loop", "eth1", "eth2", str(VID), PLAIN_UPLINK, next_mac)
+        loop = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{self.loop}", sys.executable, "-m", *words],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        around.callback(loop.wait)
+        around.callback(loop.kill)
+        assert loop.stdout is not None
+        assert loop.stdout.readline() == "ready\n", "the loop did not start"
+
     def plain_frames(self, traffic: Traffic) -> float:
         """Packets per second through plain forwarding."""
         return traffic.frames(
@@ -105,3 +139,10 @@ def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
         if "natbox-pps" in wanted:
             runs = alternate(PAIRS, lambda: site.frames(traffic), lambda: site.plain_frames(traffic))
             yield make_paired("natbox-pps", runs, unit="packets/s", peer=PEER, goal=PACKETS_GOAL)
+        if "natbox-rtt" in wanted:
+            runs = alternate(PAIRS, lambda: site.trip(site.client), lambda: site.trip(site.plain_client))
+            yield make_paired("natbox-rtt", runs, unit="us", peer=PEER, goal=TRIP_GOAL)
+        if "natbox-python" in wanted:
+            site.open_loop(around)
+            runs = alternate(PAIRS, lambda: site.loop_frames(traffic), lambda: site.frames(traffic))
+            yield make_paired("natbox-python", runs, unit="packets/s", peer="NATBox in the kernel", goal=LOOP_GOAL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, fragment
@@ -11,88 +10,21 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from agent.kernel.natbox_door import NatboxDoor
-from tests.support.crossing import MANAGEMENT, OUTSIDE, UPLINK, Crossing, mac_of, run
-from tests.support.gateway import Previous, Station, check_sums, hears_nothing, ip_of, is_ipv4, make_gateway
-from tests.support.wire import Frame, Tap
-
-A = Station(vid=100, mac="02:00:00:00:00:a1")
-B = Station(vid=200, mac="02:00:00:00:00:b1")
-OTHER = Station(vid=300, mac="02:00:00:00:00:c1", address="192.168.30.50", gateway="192.168.30.1/24")
-
-
-@dataclass
-class Box:
-    """NATBox with A and B, which have the same address in VLANs of their own, and OTHER with another subnet."""
-
-    around: Crossing
-    door: NatboxDoor
-    trunk: Tap
-    world: Tap
-    management: Tap
-
-    @property
-    def mac(self) -> str:
-        return self.around.trunk_mac
-
-    def send(self, station: Station, layers: Packet, *, to: str = OUTSIDE) -> None:
-        self.trunk.send(station.packet(layers, to=to, gateway_mac=self.mac))
-
-    def answer(self, frame: Frame, layers: Packet, *, source: str = OUTSIDE) -> None:
-        """From the world, back to where *frame* came from."""
-        packet = IP(src=source, dst=ip_of(frame).src, id=2) / layers
-        self.world.send(bytes(Ether(src=frame.destination, dst=frame.source) / packet))
-
-    def drops(self) -> dict[tuple[int, str], int]:
-        """By VID (0: of no cluster) and reason."""
-        found = {(0, reason): number for reason, number in self.door.trunk_drops([A.vid, B.vid, OTHER.vid]).items()}
-        for counters in self.door.counters([A.vid, B.vid, OTHER.vid]):
-            found |= {(counters.vid, reason): number for reason, number in counters.drops}
-        return found
-
-    def drain(self) -> dict[tuple[int, str], int]:
-        """Forget what was captured; the drops so far."""
-        for tap in (self.trunk, self.world, self.management):
-            tap.drain()
-        return self.drops()
-
-    def drops_since(self, before: dict[tuple[int, str], int]) -> dict[tuple[int, str], int]:
-        return {key: number - before.get(key, 0) for key, number in self.drops().items() if number != before.get(key)}
+from tests.support.crossing import MANAGEMENT, OUTSIDE, UPLINK, run
+from tests.support.gateway import Station, check_sums, hears_nothing, ip_of, is_ipv4, make_gateway
+from tests.support.natbox_box import OTHER, A, B, Box, make_box
 
 
 @pytest.fixture
 def box() -> Iterator[Box]:
     """A box of the test's own."""
-    yield from _make_box()
+    yield from make_box()
 
 
 @pytest.fixture(scope="module")
 def shared_box() -> Iterator[Box]:
     """One box for the tests that send one frame each, and change nothing but counters."""
-    yield from _make_box()
-
-
-def _make_box() -> Iterator[Box]:
-    around = Crossing()
-    try:
-        door = NatboxDoor(trunk="eth1", uplink="eth2", memory=Previous(), netns=around.natbox)
-        door.lay_path()
-        for station in (A, B, OTHER):
-            door.create(make_gateway(station))
-        mac = mac_of(around.outside, "eth0")
-        run("ip", "neigh", "add", OUTSIDE, "lladdr", mac, "dev", "eth2", "nud", "permanent", netns=around.natbox)
-        # The world is played by a raw socket: its own stack must not answer.
-        run("nft", "add table netdev t; add chain netdev t c { type filter hook ingress device eth0 priority 0;"
-            " policy drop; }", netns=around.outside)  # fmt: skip
-        with (
-            Tap(around.raw, "eth1") as trunk,
-            Tap(around.outside, "eth0") as world,
-            Tap(around.management, "eth0") as management,
-        ):
-            yield Box(around, door, trunk, world, management)
-        door.close()
-    finally:
-        around.close()
+    yield from make_box()
 
 
 def test_outbound_has_no_tag_and_the_uplinks_address(box: Box) -> None:

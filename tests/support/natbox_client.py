@@ -24,6 +24,7 @@ REQUESTS = {
     "Observe": pb.NatBoxObserveRequest,
     "Apply": pb.NatBoxApplyRequest,
     "Counters": pb.NatBoxCountersRequest,
+    "Explain": pb.NatBoxExplainRequest,
     "Destroy": pb.NatBoxDestroyRequest,
     "Standing": pb.NatBoxStandingRequest,
 }

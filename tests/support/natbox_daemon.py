@@ -27,8 +27,9 @@ LISTEN = f"{MANAGEMENT}:7444"
 class Daemon:
     """One NATBox daemon; `start` after `kill` is a restart with the same state."""
 
-    def __init__(self, around: Crossing, folder: Path) -> None:
+    def __init__(self, around: Crossing, folder: Path, *, metrics: str = "") -> None:
         self._around = around
+        self._further = ["--metrics", metrics] if metrics else []
         self.state = folder / "state"
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +42,7 @@ class Daemon:
     def start(self) -> None:
         """Returns when it serves."""
         argv = [sys.executable, "-m", "natbox", "--listen", LISTEN, "--tls", str(self._tls), "--state"]
-        argv += [str(self.state), "--trunk", "eth1", "--uplink", "eth2"]
+        argv += [str(self.state), "--trunk", "eth1", "--uplink", "eth2", *self._further]
         begin = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -86,9 +87,9 @@ class Daemon:
 
 
 @contextmanager
-def daemon(around: Crossing, folder: Path) -> Iterator[Daemon]:
-    """A running daemon, ended when the body is left."""
-    made = Daemon(around, folder)
+def daemon(around: Crossing, folder: Path, *, metrics: str = "") -> Iterator[Daemon]:
+    """A running daemon, ended when the body is left; *metrics* is ADDRESS:PORT."""
+    made = Daemon(around, folder, metrics=metrics)
     try:
         made.start()
         yield made

@@ -25,6 +25,7 @@ ONLY_BELOW = {
     "scapy": ("tests",),
     "pytest": ("tests",),
     "hypothesis": ("tests",),
+    "prometheus_client": ("natbox",),
 }
 #: Parts that are pure, or that must never share a process with gRPC (facts: liblxc).
 WITHOUT = {

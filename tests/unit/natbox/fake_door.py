@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.kernel.natbox_layout import SeenGateway, SeenPath
+from agent.kernel.natbox_chains import Listen, Shares
+from agent.kernel.natbox_layout import SeenGateway, SeenPath, Surroundings
 from proto.errors import CaasError, Code
-from proto.model import Gateway, GatewayCounters, GatewayPath
+from proto.model import Gateway, GatewayCounters, GatewayPath, GatewayTotals
 
 
 class FakeDoor:
@@ -16,6 +17,11 @@ class FakeDoor:
     def __init__(self) -> None:
         self.path = GatewayPath(trunk="eth1", uplink="eth2")
         self.vlans: dict[int, SeenGateway] = {}
+        self.shares = Shares(connections=100, connections_per_second=10)
+        self.listen: Listen | None = Listen(address=ipaddress.IPv4Address("203.0.113.1"), port=7444)
+        self.around = Surroundings()
+        self.open = 0
+        """Connections of every VLAN."""
         self.laid = False
         self.writes = 0
         self.calls: list[str] = []
@@ -43,6 +49,12 @@ class FakeDoor:
 
     def uplink_addresses(self) -> Sequence[ipaddress.IPv4Interface]:
         return [ipaddress.IPv4Interface("203.0.113.1/24")]
+
+    def surroundings(self) -> Surroundings:
+        return self.around
+
+    def find_way(self, destination: ipaddress.IPv4Address) -> str:
+        return "eth2"
 
     def observe_path(self) -> SeenPath:
         titles = ("nft rules", "programs")
@@ -80,8 +92,18 @@ class FakeDoor:
 
     def counters(self, vids: Iterable[int]) -> Sequence[GatewayCounters]:
         return [
-            GatewayCounters(vid=vid, out_packets=vid, out_bytes=0, in_packets=0, in_bytes=0, drops=()) for vid in vids
+            GatewayCounters(
+                vid=vid,
+                out_packets=vid,
+                out_bytes=0,
+                in_packets=0,
+                in_bytes=0,
+                drops=(),
+                connections=self.open,
+                connections_max=self.vlans[vid].gateway.limits.connections or self.shares.connections,
+            )
+            for vid in vids
         ]
 
-    def trunk_drops(self, owned: Iterable[int]) -> Mapping[str, int]:
-        return {"untagged": len(list(owned))}
+    def totals(self, owned: Iterable[int]) -> GatewayTotals:
+        return GatewayTotals(drops=(("untagged", len(list(owned))),), connections=self.open, connections_max=1000)

@@ -9,11 +9,12 @@ import pytest
 
 from agent.kernel.leftovers import NetworkLeftovers
 from agent.kernel.natbox_layout import SeenGateway
+from natbox.alarms import AlarmLog
 from natbox.gatekeeper import Gatekeeper
 from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
 from proto.errors import CaasError, Code
-from proto.model import Action, GatewayTable, Plan
+from proto.model import Action, GatewayTable, Limits, Plan
 from tests.support.fakes import FakeLeftovers
 from tests.unit.natbox.fake_door import FakeDoor
 from tests.unit.natbox.test_table import gateway, near, table
@@ -214,10 +215,63 @@ def test_counters_of_one_cluster_leave_out_the_trunks(door: FakeDoor, tmp_path: 
     made = keeper(door, tmp_path)
     apply(made, FIRST)
     apply(made, table(gateway(200, cluster="other"), cluster="other"))
-    counters, drops = made.counters("other")
-    assert ([each.vid for each in counters], drops) == ([200], {})
-    counters, drops = made.counters()
-    assert ([each.vid for each in counters], drops) == ([100, 101, 200], {"untagged": 3})
+    counted, totals = made.counters("other")
+    assert ([(gateway.name, each.vid) for gateway, each in counted], totals.drops) == ([("other/n", 200)], ())
+    counted, totals = made.counters()
+    assert ([each.vid for _, each in counted], totals.drops) == ([100, 101, 200], (("untagged", 3),))
+
+
+def test_an_alarm_comes_before_a_limit(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    own = replace(gateway(200, cluster="other"), limits=Limits(connections=200))
+    apply(made, table(own, cluster="other"))
+    door.open = 79
+    assert made.list_alarms() == []
+    door.open = 80
+    assert made.list_alarms() == ["demo/n has 80 of its 100 connections", "demo/m has 80 of its 100 connections"]
+    door.open = 801
+    assert made.list_alarms()[0].startswith("NATBox has 801 of the 1000 connections that its kernel holds")
+    assert "other/n has 801 of its 200 connections" in made.list_alarms()
+
+
+def test_an_alarm_is_logged_once_and_again_when_it_came_back(caplog: pytest.LogCaptureFixture) -> None:
+    now: list[str] = []
+    alarms = AlarmLog(lambda: now)
+    for said in (
+        ["demo/n has 80 of its 100 connections"],
+        ["demo/n has 90 of its 100 connections"],
+        [],
+        ["demo/n has 81"],
+    ):
+        now[:] = said
+        alarms.tell()
+    assert [record.getMessage() for record in caplog.records] == [
+        "near its limit: demo/n has 80 of its 100 connections",
+        "near its limit: demo/n has 81",
+    ]
+
+
+def test_what_a_vlan_lost_comes_back_and_nothing_else_is_written(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    door.vlans[100] = SeenGateway(gateway=door.vlans[100].gateway, intact=False)
+    before = list(door.calls)
+    made.mend()
+    assert door.calls == before, "looks at the path alone"
+    made.mend_all()
+    assert door.calls == [*before, "change demo/n"]
+    assert door.vlans[100].intact
+    made.mend_all()
+    assert door.calls == [*before, "change demo/n"]
+
+
+def test_what_another_clusters_apply_had_to_lay_again_is_whole_for_all(door: FakeDoor, tmp_path: Path) -> None:
+    made = keeper(door, tmp_path)
+    apply(made, FIRST)
+    door.lift_path()  # `nft flush ruleset`, and nobody has looked yet
+    apply(made, table(gateway(200, cluster="other"), cluster="other"))
+    assert set(door.vlans) == {100, 101, 200}
 
 
 def test_a_damaged_file_is_named_and_not_skipped(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel import natbox_layout as layout
-from agent.kernel.natbox_rules import make_chains, make_comments, make_script
+from agent.kernel.natbox_chains import Shares, make_chains, make_comments, make_script
 from natbox.main import parse_listen
 from proto.errors import CaasError
 from tests.unit.natbox.test_table import gateway, near
@@ -71,10 +71,13 @@ def test_counters_are_summed_over_the_cpus() -> None:
     assert layout.read_traffic(value) == (4, 40, 6, 60)
 
 
+SHARES = Shares(connections=100, connections_per_second=10)
+
+
 def test_rules_do_not_depend_on_vlans_and_notice_their_links() -> None:
-    chains = make_chains(trunk="eth1", uplink="eth2", listen=None)
+    chains = make_chains(trunk="eth1", uplink="eth2", listen=None, shares=SHARES)
     script = make_script(chains, (2, 3))
-    assert len(script.splitlines()) < 60
+    assert len(script.splitlines()) < 100
     comments = {comment for chain in chains for comment in make_comments(chain, (2, 3))}
     assert len(comments) == sum(len(chain.rules) for chain in chains), "each rule has a comment of its own"
     assert comments.isdisjoint(comment for chain in chains for comment in make_comments(chain, (4, 3)))
@@ -83,8 +86,8 @@ def test_rules_do_not_depend_on_vlans_and_notice_their_links() -> None:
 def test_only_the_daemons_own_port_is_open_on_the_uplink() -> None:
     listen = parse_listen("203.0.113.1:7444")
     assert listen is not None
-    without = make_chains(trunk="eth1", uplink="eth2", listen=None)
-    opened = make_chains(trunk="eth1", uplink="eth2", listen=listen)
+    without = make_chains(trunk="eth1", uplink="eth2", listen=None, shares=SHARES)
+    opened = make_chains(trunk="eth1", uplink="eth2", listen=listen, shares=SHARES)
     extra = [rule for one, other in zip(opened, without, strict=True) for rule in one.rules if rule not in other.rules]
     assert len(extra) == 1
     assert "ip daddr 203.0.113.1 tcp dport 7444 accept" in extra[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.kernel.natbox_layout import SeenGateway, SeenPath
 from natbox.plan import make_plan
-from proto.model import Gateway, GatewayPath, Plan
-from tests.unit.natbox.test_table import gateway, near
+from proto.model import Gateway, GatewayPath, Limits, Plan
+from tests.unit.natbox.test_table import EXTERNAL, OTHER_EXTERNAL, WEB, gateway, near, publisher
 
 PATH = GatewayPath(trunk="eth1", uplink="eth2")
 LAID, ABSENT = SeenPath(there=("rules", "route"), missing=()), SeenPath(there=(), missing=("rules", "route"))
@@ -70,5 +72,37 @@ def test_a_change_names_every_difference() -> None:
 def test_what_is_half_made_is_made_again() -> None:
     one = gateway(100)
     assert lines(plan(one, seen=(SeenGateway(gateway=one, intact=False),))) == [
-        "change gateway demo/n: half made, or for another MAC of the trunk"
+        "change gateway demo/n: half made, changed by somebody else, or for another MAC of the trunk"
     ]
+
+
+def test_doors_that_differ_are_named() -> None:
+    before = publisher(100, WEB, own=OTHER_EXTERNAL)
+    after = replace(
+        before,
+        external=EXTERNAL,
+        publications=(replace(WEB, to_port=81),),
+        own_addresses=(),
+        limits=Limits(connections=5, connections_per_second=2),
+    )
+    assert lines(plan(after, seen=(whole(before),))) == [
+        "change gateway demo/n: external the uplink's address -> 203.0.113.7, limits 0, 0/s -> 5, 2/s, "
+        "publication tcp 80 to 192.168.10.50:81 missing, address 203.0.113.8 of 192.168.10.50 not desired, "
+        "publication tcp 80 to 192.168.10.50:8080 not desired"
+    ]
+    assert plan(after, seen=(whole(after),)) == ()
+
+
+def test_a_port_that_moves_is_given_up_before_it_is_taken() -> None:
+    giver, taker = publisher(200, WEB, network="giver"), publisher(100, network="taker")
+    empty, full = replace(giver, publications=()), replace(taker, publications=(WEB,))
+    made = plan(full, empty, seen=(whole(giver), whole(taker)))
+    assert [action.name for action in made] == ["demo/giver", "demo/taker"]
+    both = plan(full, replace(giver, publications=(replace(WEB, port=81),)), seen=(whole(giver), whole(taker)))
+    assert [action.name for action in both] == ["demo/giver", "demo/taker"]
+    exchanged = plan(
+        replace(taker, publications=(WEB,)),
+        replace(giver, publications=(replace(WEB, port=81),)),
+        seen=(whole(giver), whole(replace(taker, publications=(replace(WEB, port=81),)))),
+    )
+    assert {action.name for action in exchanged} == {"demo/giver", "demo/taker"}
