@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,9 +224,9 @@ def test_frames_are_untagged_inside_tagged_100_on_the_trunk_and_translated_on_th
 
 @pytest.fixture(scope="module")
 def blue(demonstration: Demonstration, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Cluster `blue` beside `demo`: the same image, subnet and address."""
+    """Cluster `blue` beside `demo`: the same image, subnet and address. Its API is published, `demo`'s is not."""
     file = tmp_path_factory.mktemp("blue") / "blue.yaml"
-    file.write_text(BLUE)
+    file.write_text(BLUE + "publish: api\n")
     demonstration.caas("up", str(file))
     yield "blue"
     demonstration.caas("down", "blue")
@@ -245,6 +246,92 @@ def test_what_comes_back_reaches_only_its_owner(demonstration: Demonstration, bl
         sent = [frame for frame in owner.drain() if ipv4(frame) == (UBUNTU011, OUTSIDE)]
     assert len(sent) == 3
     assert tags == {((0x8100, 100),), ((0x8100, 200),)}
+
+
+def from_outside(demonstration: Demonstration, cluster: str, *words: str) -> Any:
+    """What the stock client prints as JSON, with the public credentials, in the network of the world outside.
+
+    It is the client of the cluster's own container: its files and processes, with another network namespace.
+    """
+    openrc = demonstration.caas("openrc", cluster, "--public").stdout
+    containers = demonstration.document("status", cluster, "--json")["containers"]
+    (pid,) = (one["pid"] for one in containers if one["name"] == "ubuntu011")
+    network = f"--net=/run/netns/{demonstration.namespace('outside')}"
+    inside = [f"--{kind}=/proc/{pid}/ns/{name}" for kind, name in (("mount", "mnt"), ("pid", "pid"))]
+    script = 'eval "$(cat)" && exec openstack "$@" -f json'
+    done = subprocess.run(
+        ["nsenter", *inside, network, "sh", "-c", script, "openstack", *words],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        input=openrc,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+#: The status of a GET / at each port of HOST, as JSON.
+ASK = """
+import http.client, json, sys
+def ask(port):
+    connection = http.client.HTTPConnection(sys.argv[1], int(port), timeout=10)
+    connection.request("GET", "/")
+    return connection.getresponse().status
+print(json.dumps({port: ask(port) for port in sys.argv[2:]}))
+"""
+
+
+def asked_from_outside(demonstration: Demonstration, *ports: int) -> dict[str, int]:
+    """What NATBox's address answers at *ports*."""
+    network = f"--net=/run/netns/{demonstration.namespace('outside')}"
+    argv = ["nsenter", network, sys.executable, "-c", ASK, NATBOX, *map(str, ports)]
+    found: dict[str, int] = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)
+    return found
+
+
+def test_the_stock_client_works_from_outside_where_the_api_is_published(
+    demonstration: Demonstration, blue: str
+) -> None:
+    with Tap(demonstration.namespace("outside"), "eth0") as uplink:
+        services = from_outside(demonstration, blue, "compute", "service", "list")
+        seen = {ipv4(frame) for frame in uplink.drain()}
+    assert {entry["State"] for entry in services} == {"up"}
+    assert "nova-compute" in {entry["Binary"] for entry in services}
+    assert {pair for pair in seen if pair} == {(NATBOX, OUTSIDE)}, "what comes out has NATBox's address"
+    assert set(asked_from_outside(demonstration, 5000, 9292, 8778, 8774, 9696).values()) <= {200, 300}
+    demonstration.caas("openrc", "demo", "--public", status=2)
+    packet = ["uplink", OUTSIDE, "to", f"{NATBOX}:8774"]
+    explained = demonstration.document("natbox", "explain", "--json", *packet)
+    assert (explained["verdict"], explained["cluster"]) == ("passes", "blue")
+    explained = demonstration.document("natbox", "explain", "--json", "uplink", OUTSIDE, "to", f"{NATBOX}:3306")
+    assert (explained["verdict"], explained["reason"]) == ("dropped", "nobody asked for it")
+    (natbox,) = demonstration.document("natbox", "status", "--json")["natboxes"]
+    by_cluster = {one["cluster"]: one for one in natbox["networks"]}
+    assert len(by_cluster["blue"]["publications"]) == 5
+    assert by_cluster["blue"]["in_packets"] > 0
+    assert "publications" not in by_cluster["demo"]
+
+
+def test_publishing_an_api_that_runs_restarts_nothing_and_takes_no_port_of_another(
+    demonstration: Demonstration, blue: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "published.yaml"
+    text = (ROOT / TWO).read_text()
+    file.write_text(text + "publish: api\n")
+    refused = demonstration.caas("check", str(file), status=2)
+    line = len(text.splitlines()) + 1
+    assert f"{file}:{line}: publish: cluster blue publishes tcp port 5000".encode() in refused.stderr
+    file.write_text(text + "publish: {api: 18000}\n")
+    before = started(demonstration, "demo", "ubuntu011"), started(demonstration, "demo", "ubuntu012")
+    demonstration.caas("up", str(file))
+    try:
+        hypervisors = from_outside(demonstration, "demo", "hypervisor", "list")
+        assert {one["Hypervisor Hostname"] for one in hypervisors} == {"ubuntu011", "ubuntu012"}, "blue has but one"
+    finally:
+        demonstration.caas("up", TWO)
+    assert (started(demonstration, "demo", "ubuntu011"), started(demonstration, "demo", "ubuntu012")) == before
+    demonstration.caas("openrc", "demo", "--public", status=2)
 
 
 def test_two_clusters_of_one_image_share_no_secret(demonstration: Demonstration, blue: str) -> None:
