@@ -153,9 +153,13 @@ class Processes:
         assert "result" in reply, reply
 
     def standing(self, address: str) -> tuple[str, int]:
-        """Role and epoch."""
-        reply = self.call(address, "Standing")
-        return str(reply["role"]), int(reply.get("epoch", 0))
+        """Role and epoch, as its daemon keeps them on disk: without a process for each look."""
+        kept = json.loads((self._folder / address / "state" / "role.json").read_text())
+        return str(kept["role"]), int(kept["epoch"])
+
+    def tables(self, address: str) -> set[str]:
+        """The clusters that it keeps a table of."""
+        return {path.stem for path in (self._folder / address / "state" / "desired").glob("*.json")}
 
     def hand_over(self, *to: str) -> dict[str, Any]:
         """`caas natbox hand-over`; its document."""
