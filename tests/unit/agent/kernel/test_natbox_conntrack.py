@@ -15,15 +15,16 @@ from proto.errors import CaasError
 from proto.model import Connection, Flow, TcpProgress
 from tests.support.connections import connections
 
-#: What `socket` received for a dump of one TCP connection (Linux 6.18): 240.100.10.50:40000 -> 203.0.113.254:7, as
-#: 203.0.113.1:1234, established; with CTA_ID, CTA_USE and CTA_MARK ca000064.
+#: The body of what Linux 6.18 dumped of one connection, 240.100.10.50:40000 -> 203.0.113.254:80 as 203.0.113.1:1234,
+#: established; with an id, a use count and a synproxy's attribute, which are not carried.
 DUMPED = (
-    "340001801400018008000100f0640a3208000200cb0071fe1c0002800500010006000000060002009c400000060003000007000034000280"
-    "1400018008000100cb0071fe08000200cb0071011c000280050001000600000006000200000700000600030004d20000"
-    "080003000000018e080007000006977f080008 00ca000064"
-    "30000480 2c000180 05000100 03000000 05000200 07000000 05000300 07000000 06000400 03000000 06000500 03000000"
-    "08000c 00deadbeef 08000b0000000001"
-).replace(" ", "")
+    "02000000"
+    "340001801400018008000100f0640a3208000200cb0071fe1c0002800500010006000000060002009c4000000600030000500000"
+    "340002801400018008000100cb0071fe08000200cb0071011c000280050001000600000006000200005000000600030004d20000"
+    "080003000000019e08000800ca00006408000c00c6fce15908000b00000000010800070000061a7f"
+    "300004802c000180050001000300000005000200070000000500030009000000060004000b000000060005000b000000"
+    "1c001880080001000000000008000200000000000800030000000000"
+)
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -51,15 +52,15 @@ def as_dumped(connection: Connection) -> bytes:
 
 
 def test_a_dumped_connection_is_read() -> None:
-    read = wire.read_connection(bytes((2, 0, 0, 0)) + bytes.fromhex(DUMPED))
+    read = wire.read_connection(bytes.fromhex(DUMPED))
     assert read == Connection(
         protocol=6,
-        original=Flow(0xF0640A32, 0xCB0071FE, 40000, 7),
-        reply=Flow(0xCB0071FE, 0xCB007101, 7, 1234),
-        status=0x18E,
-        timeout=0x6977F,
+        original=Flow(0xF0640A32, 0xCB0071FE, 40000, 80),
+        reply=Flow(0xCB0071FE, 0xCB007101, 80, 1234),
+        status=0x19E,
+        timeout=399999,
         mark=0xCA000064,
-        tcp=TcpProgress(state=3, scales=(7, 7), flags=(3, 3)),
+        tcp=TcpProgress(state=3, scales=(7, 9), flags=(0x0B, 0x0B)),
     )
     assert is_inner(read)
 
@@ -84,6 +85,12 @@ def test_the_source_is_translated_to_exactly_what_it_was(connection: Connection)
     port = connection.reply.source_port if connection.protocol == wire.ICMP else connection.reply.destination_port
     assert ports[1][:2] == ports[2][:2] == port.to_bytes(2, "big")
     assert 13 not in made, "its destination is nobody's to translate"
+
+
+def test_the_answer_to_an_echo_request_is_a_reply() -> None:
+    assert wire.turn_round(wire.ICMP, Flow(1, 2, 77, 8 << 8)) == Flow(2, 1, 77, 0)
+    assert wire.turn_round(wire.ICMP, Flow(2, 1, 77, 0)) == Flow(1, 2, 77, 8 << 8)
+    assert wire.turn_round(wire.UDP, Flow(1, 2, 3, 4)) == Flow(2, 1, 4, 3)
 
 
 def test_a_published_port_is_translated_to_its_container() -> None:

@@ -48,6 +48,8 @@ def test_a_control_frame_reads_as_it_was_written(kind: int, epoch: int) -> None:
 @given(st.binary(max_size=80))
 def test_what_is_no_control_frame_is_not_read(data: bytes) -> None:
     assert frames.read_control(data) is None
+    other = frames.make_control(frames.CLAIM, 1, MAC).replace(b"caas", b"caat")
+    assert frames.read_control(other) is None, "somebody else's experiment"
     assert frames.read_arp_sender(data) is None
 
 
