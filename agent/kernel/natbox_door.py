@@ -242,8 +242,8 @@ class NatboxDoor:
     def create(self, gateway: Gateway) -> None:
         """Open the VLAN. CONFLICT where its VID, or what it publishes, is there for somebody else."""
         with self._lock:
-            maps = self._laid_maps()
-            key, mac = layout.make_vid_key(gateway.vid), self._link(self.path.trunk).mac.hex(":")
+            maps, mac = self._laid_maps()
+            key = layout.make_vid_key(gateway.vid)
             self._check_owner(maps, gateway)
             maps["nb_vlans"].update(key, layout.make_vlan_entry(gateway, mac=mac, is_open=False))
             self._reset_counters(maps, gateway.vid)
@@ -255,8 +255,7 @@ class NatboxDoor:
     def change(self, before: Gateway, after: Gateway) -> None:
         """Make the VLAN *before* into *after*. What stays of it, and the connections of that, do not notice."""
         with self._lock:
-            maps = self._laid_maps()
-            mac = self._link(self.path.trunk).mac.hex(":")
+            maps, mac = self._laid_maps()
             self._check_owner(maps, after)
             old = layout.make_neighbours(before.vid, before.neighbours)
             new = layout.make_neighbours(after.vid, after.neighbours)
@@ -388,11 +387,13 @@ class NatboxDoor:
         programs = self._programs_on(trunk)
         return {} if programs.is_gone() else dict(programs.maps)
 
-    def _laid_maps(self) -> dict[str, BpfMap]:
-        maps = self._maps()
-        if not maps:
+    def _laid_maps(self) -> tuple[dict[str, BpfMap], str]:
+        """The maps, and the trunk's MAC. FAILED where no program of ours is attached."""
+        trunk = self._find(self.path.trunk)
+        maps = self._maps_on(trunk)
+        if not maps or trunk is None:
             raise CaasError(Code.FAILED, f"NATBox's programs are not on {self.path.trunk}", hint="apply a table again")
-        return maps
+        return maps, trunk.mac.hex(":")
 
     def _check_owner(self, maps: dict[str, BpfMap], gateway: Gateway) -> None:
         key = layout.make_vid_key(gateway.vid)

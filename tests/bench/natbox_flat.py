@@ -18,8 +18,8 @@ from tests.support.gateway import Previous
 
 #: Issue 5.
 GOAL = Goal(ratio_least=0.95)
-#: Ours, MiB: 4 KiB for each VLAN with a container.
-MEMORY_MOST = 16
+#: Ours, MiB. 16 are the buckets of a million neighbours, which are there before the first.
+MEMORY_MOST = 24
 FIGURES = ("natbox-flat", "natbox-memory")
 VID, PAIRS = 4094, 11
 SENDER, SENDER_MAC = "10.0.100.51", "02:00:00:00:64:33"

@@ -20,7 +20,6 @@ def open_link(link: str) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     opened.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     opened.bind((link, ETH_P_ALL))
     return opened
 
