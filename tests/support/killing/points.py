@@ -37,7 +37,7 @@ _CHANGES = frozenset(
     )
 )
 #: Frames of these end the way from a write to what asked for it.
-_DOORS = ("agent/kernel/door.py", "agent/kernel/natbox_door.py")
+_DOORS = ("agent/kernel/door.py", "agent/kernel/natbox_door.py", "agent/kernel/natbox_handover.py")
 _PARTS = ("/agent/", "/natbox/")
 #: What a door's call is about, among its arguments.
 _SUBJECTS = ("thing", "after", "container", "gateway", "wanted", "unwanted")
@@ -105,15 +105,16 @@ def watch_kernel(points: Points) -> None:
 
 def _describe(frame: FrameType | None) -> str:
     """Who writes to the kernel, and for what: "create bridge lxcbr100: Netlink.change_together"."""
-    writer, subject = "", ""
+    writer, subject, outermost = "", "", ""
     while frame is not None:
         path = frame.f_code.co_filename
         if any(part in path for part in _PARTS):
-            writer = writer or frame.f_code.co_qualname
+            writer, outermost = writer or frame.f_code.co_qualname, frame.f_code.co_name
             if path.endswith(_DOORS):
                 subject = f"{frame.f_code.co_name} {_subject(frame)}".strip()
         frame = frame.f_back
-    return f"{subject}: {writer}" if subject else writer
+    # What is only tried out is done in a thread of its own, which no door's call is in.
+    return f"{subject or outermost}: {writer}"
 
 
 def _subject(frame: FrameType) -> str:
