@@ -18,7 +18,7 @@ from proto.errors import CaasError, Code
 from proto.finding_wire import finding_from_wire
 from proto.model import ClusterHost, Finding, GatewayTable
 from proto.transport.client import open_channel
-from proto.transport.failures import call, error_from_wire, stream
+from proto.transport.failures import call, error_from_wire, look, stream
 from proto.transport.tls import TlsFiles
 from proto.wire import cluster_host_to_wire, gateway_table_to_wire
 
@@ -62,12 +62,12 @@ class AgentClient:
     async def probe(self, desired: ClusterHost | None = None, *, cluster: str = "") -> agent_pb2.ProbeReply:
         """What the host is and lacks; with *desired*, also what that needs. What *cluster* has is not taken."""
         request = agent_pb2.ProbeRequest(cluster=cluster, desired=cluster_host_to_wire(desired) if desired else None)
-        return await call(self._stub.Probe(request, timeout=LOOK), self.host)
+        return await look(lambda: self._stub.Probe(request, timeout=LOOK), self.host)
 
     async def observe(self, cluster: str, *, log_lines: int = 0) -> agent_pb2.ObserveReply:
         """What *cluster* has on the host; with it the last *log_lines* of the agent's log about it."""
         request = agent_pb2.ObserveRequest(cluster=cluster, log_lines=log_lines)
-        return await call(self._stub.Observe(request, timeout=LOOK), self.host)
+        return await look(lambda: self._stub.Observe(request, timeout=LOOK), self.host)
 
     async def _inspect(self, request: agent_pb2.InspectRequest) -> agent_pb2.InspectReply:
         return await call(self._stub.Inspect(request, timeout=INSPECT), self.host)
@@ -166,7 +166,7 @@ class NatBoxClient:
     async def probe(self, desired: GatewayTable | None = None) -> natbox_pb2.NatBoxProbeReply:
         """What NATBox is and lacks."""
         request = natbox_pb2.NatBoxProbeRequest(desired=gateway_table_to_wire(desired) if desired else None)
-        return await call(self._stub.Probe(request, timeout=LOOK), self.peer)
+        return await look(lambda: self._stub.Probe(request, timeout=LOOK), self.peer)
 
     async def plan(self, desired: GatewayTable) -> Sequence[types_pb2.Action]:
         """What `apply` would do."""
@@ -181,7 +181,7 @@ class NatBoxClient:
     async def observe(self, cluster: str) -> natbox_pb2.NatBoxObserveReply:
         """The tables that its kernel has; *cluster* "" is all."""
         request = natbox_pb2.NatBoxObserveRequest(cluster=cluster)
-        return await call(self._stub.Observe(request, timeout=LOOK), self.peer)
+        return await look(lambda: self._stub.Observe(request, timeout=LOOK), self.peer)
 
     async def explain(self, packet: natbox_pb2.NatBoxExplainRequest) -> natbox_pb2.NatBoxExplainReply:
         """What it would do with *packet*, and why."""

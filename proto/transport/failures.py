@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -97,6 +97,20 @@ async def call(awaitable: Awaitable[T], peer: str) -> T:
         return await awaitable
     except grpc.aio.AioRpcError as failure:
         raise error_from_rpc(failure, peer) from failure
+
+
+async def look(ask: Callable[[], Awaitable[T]], peer: str) -> T:
+    """As `call`, of what *ask* begins and what changes nothing: begun again, once, where *peer* could not be reached.
+
+    After a restart of *peer* the first call may go out on the connection to the one before ("Internal error from Core",
+    as gRPC says it then), though the next connection stands.
+    """
+    try:
+        return await call(ask(), peer)
+    except CaasError as failure:
+        if failure.code is not Code.UNREACHABLE:
+            raise
+    return await call(ask(), peer)
 
 
 async def stream(items: AsyncIterator[T] | Any, peer: str) -> AsyncIterator[T]:

@@ -33,9 +33,9 @@ class NovaCampaign:
         """Before each step, in it and after it; and its host's agent in it."""
         found = []
         for step in steps:
-            for what in (begin_of(step), within(step), end_of(step)):
-                found.append(Kill(verb="up", where=COORDINATOR, what=what, nth=1))
-            found.append(Kill(verb="up", where=f"agent.{HOST}", what=within(step), nth=1))
+            agent = f"agent.{HOST}"
+            places = ((COORDINATOR, begin_of), (agent, within), (COORDINATOR, within), (COORDINATOR, end_of))
+            found += [Kill(verb="up", where=where, what=point(step), nth=1) for where, point in places]
         return found
 
     def play(self, kills: Sequence[Kill]) -> Iterator[Row]:
