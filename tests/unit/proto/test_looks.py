@@ -37,7 +37,7 @@ async def test_one_that_was_restarted_meanwhile_answers() -> None:
     [
         ((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE), 2, Code.UNREACHABLE),
         ((grpc.StatusCode.DEADLINE_EXCEEDED,), 1, Code.TIMEOUT),
-        ((grpc.StatusCode.INTERNAL,), 1, Code.FAILED),
+        ((grpc.StatusCode.UNKNOWN,), 1, Code.FAILED),
     ],
 )
 async def test_other_failures_are_told_at_once(failures: tuple[grpc.StatusCode, ...], asked: int, code: Code) -> None:
