@@ -22,7 +22,7 @@ from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
 from agent.kernel.passage import find_passages
-from agent.kernel.sysctl import make_gateway, make_quiet
+from agent.kernel.sysctl import find_loud, make_gateway, make_quiet
 from agent.kernel.taken_ports import list_taken_ports
 from agent.kernel.tally import Tally
 from agent.kernel.translation import Translation
@@ -51,7 +51,10 @@ from proto.model import (
     Vlan,
     Vxlan,
 )
+from proto.model.network import MTU_MAX
 
+#: The MTU that observe() gives a bridge whose sysctls are not as they should be, so that a plan mends it. None has it.
+LOUD = MTU_MAX
 Realisation = Literal["auto", "kernel", "bpf"]
 
 
@@ -100,10 +103,12 @@ class NetlinkDoor:
     def observe(self) -> ObservedNetwork:
         with self._lock, kernel_errors("observe the network"):
             seen = links.list_links(self._connection)
+            marked = [each for each in seen if each.kind == KIND_BRIDGE and each.mark]
+            loud = find_loud(tuple(each.name for each in marked), netns=self._connection.netns)
             bridges = [
-                Bridge(name=each.name, mtu=each.mtu, mark=each.mark)
-                for each in seen
-                if each.kind == KIND_BRIDGE and each.mark
+                Bridge(name=each.name, mtu=LOUD if each.name in loud else each.mtu, mark=each.mark)
+                for each in marked
+                if each.mark
             ]
             ours: tuple[Link, ...] = (
                 *bridges,
@@ -153,9 +158,9 @@ class NetlinkDoor:
                     self._vxlans.create(thing)
                 case Address():
                     link = self._find(thing.link, thing)
-                    layer3.add_address(self._connection, thing, link.index)
-                    if link.mark:
+                    if link.mark:  # first: where the address is, nobody looks whether its link forwards
                         make_gateway(link.name, netns=self._connection.netns, tally=self._tally)
+                    layer3.add_address(self._connection, thing, link.index)
                     self._refresh()
                 case Route():
                     dev = self._find_dev(thing)
@@ -177,6 +182,7 @@ class NetlinkDoor:
             match before, after:
                 case Bridge(), Bridge():
                     link = self._find_owned(links.list_links(self._connection), after)
+                    make_quiet((link.name,), netns=self._connection.netns, tally=self._tally)
                     links.perform(
                         self._connection,
                         [links.set_link(link.index, mtu=after.mtu, mark=after.mark, flags=IFF_UP)],

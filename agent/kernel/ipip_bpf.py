@@ -107,6 +107,7 @@ class BpfTunnels:
         loaded, far = self._load(seen), seen.by_index[near.link]
         if (_ends_of(far).remote is None) != (after.remote is None):
             raise invalid(f"tunnel {after.name}: one that leads to any far end has a name of its own")
+        make_quiet((far.name,), netns=self._connection.netns, tally=self._connection.tally)
         make_way(near.name, netns=self._connection.netns, tally=self._connection.tally)
         self._maps[TUNNELS].update(_INDEX.pack(near.index), _pack_ends(after.local, after.remote))
         self._attach(near.index, Direction.EGRESS, loaded, "ipip_wrap")

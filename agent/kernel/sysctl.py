@@ -55,6 +55,21 @@ def make_quiet(links: tuple[str, ...], *, netns: str | None, tally: Tally) -> No
     _set_all(QUIET, links, netns, tally)
 
 
+def find_loud(links: tuple[str, ...], *, netns: str | None) -> frozenset[str]:
+    """Those of *links* that have not all of QUIET: who was to set it was killed before, or others changed it."""
+
+    def is_as(link: str, family: str, key: str, value: str) -> bool:
+        try:
+            return _path(link, family, key).read_text().strip() == value
+        except FileNotFoundError:  # a kernel without IPv6, or the link has just gone
+            return True
+
+    def body() -> frozenset[str]:
+        return frozenset(link for link in links if not all(is_as(link, *each) for each in QUIET))
+
+    return run_inside(netns, body) if links else frozenset()
+
+
 def _set_all(values: tuple[tuple[str, str, str], ...], links: tuple[str, ...], netns: str | None, tally: Tally) -> None:
     def body() -> None:
         for link in links:

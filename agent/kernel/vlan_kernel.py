@@ -67,6 +67,7 @@ class KernelVlans:
         """MTU, bridge and mark in place. A subinterface cannot move to another parent or VID: it is made anew."""
         parent = seen.by_name[after.parent]
         if (link.link, link.vid) == (parent.index, after.vid):
+            make_quiet((link.name,), netns=self._connection.netns, tally=self._connection.tally)
             links.perform(
                 self._connection,
                 [links.set_link(link.index, mtu=after.mtu, master=master, mark=after.mark, flags=IFF_UP)],

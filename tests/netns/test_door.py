@@ -59,6 +59,43 @@ def test_another_door_sees_the_same_and_writes_nothing(site: Site, door: Netlink
         assert second.writes == 0
 
 
+@pytest.mark.parametrize("setting", ["ipv6/conf/lxcbr100/disable_ipv6", "ipv4/conf/lxcbr100/rp_filter"])
+def test_a_bridge_that_was_not_made_silent_is_not_whole_and_is_mended(
+    site: Site, door: NetlinkDoor, setting: str
+) -> None:
+    """Its maker was killed after it had made it and before it had set that."""
+    wanted = Bridge(name="lxcbr100", mtu=1400, mark=Mark("demo", "cluster"))
+    door.create(wanted)
+    assert door.observe().state.links == (wanted,)
+    value = run(f"cat /proc/sys/net/{setting}", netns=site.host)
+    run(f"echo 0 > /proc/sys/net/{setting}", netns=site.host)
+    (seen,) = door.observe().state.links
+    assert isinstance(seen, Bridge)
+    assert seen != wanted
+    door.change(seen, wanted)
+    assert run(f"cat /proc/sys/net/{setting}", netns=site.host) == value == "1\n"
+    assert door.observe().state.links == (wanted,)
+
+
+def test_an_address_is_there_only_when_its_link_forwards(
+    site: Site, door: NetlinkDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed between the two is asked again: where the address is, it is not made again."""
+    door.create(Bridge(name="lxcbr100", mtu=1400, mark=Mark("demo", "cluster")))
+    address = Address(link="lxcbr100", address=IPv4Interface("10.20.0.1/24"))
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.kernel.door.layer3.add_address", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            door.create(address)
+    assert run("cat /proc/sys/net/ipv4/conf/lxcbr100/forwarding", netns=site.host) == "1\n"
+    door.create(address)
+    assert door.observe().state.addresses == (address,)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_bridge_is_silent_and_keeps_its_mtu_and_mac(site: Site, door: NetlinkDoor) -> None:
     door.create(BRIDGE)
     before = oracle.links(site.host)["lxcbr0"]
