@@ -179,7 +179,7 @@ def attempted(draw: st.DrawFn, stations: list[Station], mac: str, number: int) -
     return Attempt(station, data, how == "plain" and spoil == "nothing")
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_frames_of_random_tenants_pass_exactly_where_they_are_right(
     shared_box: Box, data: st.DataObject

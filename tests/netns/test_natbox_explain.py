@@ -87,9 +87,7 @@ def packets(draw: st.DrawFn) -> Packet:
     )
 
 
-@settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(packet=packets())
 def test_a_packet_fares_as_explained(box: Box, keeper: Gatekeeper, packet: Packet) -> None:
     explained = keeper.explain(packet)
