@@ -271,6 +271,7 @@ class Host:
                 self._save(nothing)
             try:
                 result = self._apply(nothing, on_plan, on_done)
+                self.kernel.sweep()
             except BaseException as exc:
                 log.error("%s: it is not removed: %s", cluster, exc)
                 raise
@@ -304,6 +305,7 @@ class Host:
                         continue
                     result = self._apply(desired, _ignore, _ignore)
                     if not (desired.state.links or desired.state.containers or desired.taken_back):
+                        self.kernel.sweep()
                         self._end_removal(cluster, desired.generation)
                 log.info("%s: as saved, %d kernel writes", cluster, result.kernel_writes)
             except CaasError as exc:

@@ -97,6 +97,10 @@ class KernelDoor(Protocol):
     def delete(self, thing: NetworkThing) -> None:
         """Remove *thing* if it is there and ours. Already gone is success; not ours is NOT_OWNED."""
 
+    def sweep(self) -> None:
+        """Remove what deletions that were cut off have left of links that are gone: rules, filters, entries of maps.
+        What is in use stays, and nothing is written where nothing is left."""
+
     def set_port_mark(self, container: Container) -> None:
         """Mark the host's end of *container*'s veth pair."""
 

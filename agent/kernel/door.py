@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NoReturn
 
 from agent.core.doors import ForeignLink, Lack, NetworkThing, ObservedNetwork, Passage, Search
-from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe
+from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe, trunks
 from agent.kernel.direct import open_link
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.forwarding import find_forwarding_lacks
@@ -246,6 +246,14 @@ class NetlinkDoor:
                     self._forwards.delete(thing)
                 case _:
                     _refuse_kind("delete", thing)
+
+    def sweep(self) -> None:
+        with self._lock, kernel_errors("remove what deletions have left"):
+            seen = links.list_links(self._connection)
+            for link in seen:
+                if not link.mark and trunks.find_filter(self._connection, link.index):
+                    self._bpf_vlans.sweep(seen, link)
+            self._tunnels.sweep()
 
     def set_port_mark(self, container: Container) -> None:
         nic, what = container.nic, f"mark port {container.nic.port} of container {container.name}"

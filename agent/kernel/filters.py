@@ -87,6 +87,31 @@ def detach(connection: Netlink, ifindex: int, direction: Direction, *, priority:
     return True
 
 
+def detach_last(connection: Netlink, ifindex: int, direction: Direction, *, priority: int, handle: int = 1) -> None:
+    """Take the filter away, and the clsact qdisc with it where nobody else has a filter on the link. Already gone is
+    success.
+
+    In one request then: who is killed between two would leave a qdisc of which nobody knows whose it is.
+    """
+    mine = {(direction, priority, 0), (direction, priority, handle)}  # 0: the priority's own entry
+    if has_clsact(connection, ifindex) and not list_places(connection, ifindex) - mine:
+        remove_clsact(connection, ifindex)
+    else:
+        detach(connection, ifindex, direction, priority=priority, handle=handle)
+
+
+def list_places(connection: Netlink, ifindex: int) -> set[tuple[Direction, int, int]]:
+    """Where filters of any kind are: direction, priority, handle."""
+    return {
+        (direction, priority, handle)
+        for direction in Direction
+        for priority, handle in connection.dump(
+            lambda route, at=direction: route.tc("get-filter", index=ifindex, parent=at.value),  # type: ignore[misc]
+            lambda message: (int(message["info"]) >> 16, int(message["handle"])),
+        )
+    }
+
+
 def list_attached(
     connection: Netlink, ifindex: int, directions: Iterable[Direction] = tuple(Direction)
 ) -> Sequence[Attached]:
@@ -101,11 +126,6 @@ def list_attached(
             raise
         found += [each for each in filters if each is not None]
     return sorted(found, key=lambda each: (each.direction.value, each.priority, each.handle))
-
-
-def has_filters(connection: Netlink, ifindex: int) -> bool:
-    """Whether any filter of any kind, anybody's, is at the link's ingress or egress."""
-    return any(_dump(connection, ifindex, each) for each in Direction)
 
 
 def add_clsact(connection: Netlink, ifindex: int) -> bool:

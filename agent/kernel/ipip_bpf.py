@@ -159,9 +159,7 @@ class BpfTunnels:
                 if loaded and not self._has_program(link.index, Direction.INGRESS, ENDS):
                     self._attach(link.index, Direction.INGRESS, loaded, "ipip_unwrap")
             elif self._find(link.index, Direction.INGRESS):
-                filters.detach(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
-                if not filters.has_filters(self._connection, link.index):
-                    filters.remove_clsact(self._connection, link.index)
+                filters.detach_last(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
 
     def set_ports(self, seen: Links, nics: Iterable[Nic]) -> None:
         """The containers that packets go straight to, past bridge and nft. All others' go by the host's own stack."""

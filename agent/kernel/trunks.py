@@ -48,6 +48,4 @@ def release_trunk(connection: Netlink, trunk: SeenLink) -> None:
         return
     if found.name == NAME_PROMISC:
         links.perform(connection, [links.set_link(trunk.index, flags_off=IFF_PROMISC)])
-    filters.detach(connection, trunk.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
-    if not filters.has_filters(connection, trunk.index):
-        filters.remove_clsact(connection, trunk.index)
+    filters.detach_last(connection, trunk.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)

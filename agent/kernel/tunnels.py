@@ -98,6 +98,10 @@ class Tunnels:
             self._bpfs.delete(seen, link)
         self._settle(links.list_links(self._connection))
 
+    def sweep(self) -> None:
+        """Remove what is there of tunnels that are not, and all of it where there is none."""
+        self._settle(links.list_links(self._connection))
+
     def refresh(self) -> None:
         """Take what the host's routes say is to be taken. Nothing is written where nothing differs."""
         seen = links.list_links(self._connection)

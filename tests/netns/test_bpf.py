@@ -158,12 +158,27 @@ def test_filters_are_replaced_listed_and_detached(site: Site, loaded: BpfObject)
         assert "n-first" not in text
         assert filters.detach(connection, index, Direction.INGRESS, priority=9, handle=3)
         assert not filters.detach(connection, index, Direction.INGRESS, priority=9, handle=3)
-        assert filters.has_filters(connection, index)
+        assert filters.list_places(connection, index)
         assert filters.remove_clsact(connection, index)
         assert not filters.remove_clsact(connection, index)
         assert filters.list_attached(connection, index) == filters.list_attached(connection, 9999) == []
         with pytest.raises(ValueError, match="priority"):
             filters.attach(connection, index, Direction.INGRESS, loaded.programs["first"], priority=0)
+
+
+def test_the_last_filter_takes_the_qdisc_with_it_in_one_request(site: Site, loaded: BpfObject) -> None:
+    places = {Direction.INGRESS: 9, Direction.EGRESS: 1}
+    with Netlink(netns=site.host) as connection:
+        index = json.loads(run("ip -json link show eth1", netns=site.host))[0]["ifindex"]
+        for direction, priority in places.items():
+            filters.attach(connection, index, direction, loaded.programs["first"], priority=priority)
+        for direction, priority in places.items():
+            assert filters.has_clsact(connection, index)
+            writes = connection.tally.writes
+            filters.detach_last(connection, index, direction, priority=priority)
+            assert connection.tally.writes == writes + 1
+        assert not filters.has_clsact(connection, index)
+        filters.detach_last(connection, index, Direction.INGRESS, priority=9)
 
 
 def test_an_ingress_qdisc_in_clsacts_place_is_an_error(site: Site, loaded: BpfObject) -> None:

@@ -12,7 +12,7 @@ import pytest
 from agent.kernel.door import NetlinkDoor
 from proto.errors import CaasError, Code
 from proto.marks import Mark
-from proto.model import Address, Bridge, Container, HostState, Vlan
+from proto.model import Address, Bridge, Container, HostState, Ipip, Route, Vlan
 from tests.support import oracle
 from tests.support.kernel_contract import (
     ADDRESS,
@@ -94,6 +94,35 @@ def test_an_address_is_there_only_when_its_link_forwards(
 
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_what_a_deletion_that_was_cut_off_has_left_is_swept(site: Site, door: NetlinkDoor) -> None:
+    """Of a vlan and a tunnel the links alone are gone."""
+    before = oracle.snapshot(site.host), remains(site)
+    mark, far = Mark("demo", "cluster"), IPv4Address("192.168.2.26")
+    door.create(Bridge(name="lxcbr100", mtu=1400, mark=mark))
+    door.create(Vlan(name="eth1.100", parent="eth1", vid=100, mtu=1400, master="lxcbr100", mark=mark))
+    door.create(Ipip(name="t1", local=IPv4Address("192.168.2.25"), remote=far, mtu=1480, mark=Mark("host", "t1")))
+    door.create(Route(dst=IPv4Network("10.20.9.0/24"), dev="t1"))
+    made = remains(site)
+    writes = door.writes
+    door.sweep()
+    assert (door.writes, remains(site)) == (writes, made), "what is in use stays"
+    run("ip link del eth1.100 && ip link del t1 && ip link del lxcbr100", netns=site.host)
+    assert remains(site) != before[1]
+    door.sweep()
+    assert (oracle.snapshot(site.host), remains(site)) == before
+    writes = door.writes
+    door.sweep()
+    assert door.writes == writes
+
+
+def remains(site: Site) -> str:
+    """What no link takes with it."""
+    return run(
+        "nft --stateless list ruleset; tc qdisc show dev eth1; tc filter show dev eth1 ingress; ip link show dev eth1",
+        netns=site.host,
+    )
 
 
 def test_a_bridge_is_silent_and_keeps_its_mtu_and_mac(site: Site, door: NetlinkDoor) -> None:

@@ -177,6 +177,9 @@ class FakeKernel(Failing):
         self.foreign.pop(nic.port, None)
         self.marked.discard(nic.port)
 
+    def sweep(self) -> None:
+        """What belongs to a link goes with it here."""
+
     def set_port_mark(self, container: Container) -> None:
         port = container.nic.port
         if port in self.marked:
