@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.2
 GATEWAYS_AGAIN = (2, 5)
 SHARED_EVERY = 5
+#: When a standby ends what it handed out; more than once, for who still sends to it by its MAC begins connections anew.
+FORGET_AFTER = (1, 5, 15)
 ASK_SECONDS = 0.5
 
 
@@ -66,7 +68,6 @@ class HandOver:
         self._lock = threading.Lock()
         self._standing = saved.load()
         self._ticks = max(GATEWAYS_AGAIN)
-        self._handed_out: list[Connection] = []
 
     @property
     def standing(self) -> Standing:
@@ -99,7 +100,7 @@ class HandOver:
             # Before the addresses go: the kernel ends what was masqueraded to an address with it.
             connections = self._machine.connections() if worked else []
             self._machine.give_up_shared()
-            self._handed_out = connections
+            self._ticks = 0
             log.info("standby since epoch %d; %d connections handed out", epoch, len(connections))
             return connections
 
@@ -124,7 +125,6 @@ class HandOver:
                 self._check_nobody_else(shared)
             refused: Counter[str] = Counter()
             if self._standing.role is Role.STANDBY:
-                self._handed_out = []
                 self._machine.end(self._machine.connections())  # of an earlier time: nobody has them any more
                 refused = self._machine.enter(connections)
             for words, count in refused.items():
@@ -147,11 +147,12 @@ class HandOver:
         return TakenOver(len(connections) - lost, lost, seconds)
 
     def tick(self) -> None:
-        """Say that it works; where the kernel has heard of one with a higher epoch, cease. End what was handed out."""
+        """Say that it works; where the kernel has heard of one with a higher epoch, cease. A standby forgets."""
         with self._lock:
             if self._standing.role is not Role.ACTIVE:
-                gone, self._handed_out = self._handed_out, []
-                self._machine.end(gone)
+                self._ticks += 1
+                if self._ticks in FORGET_AFTER:
+                    self._machine.end(self._machine.connections())
                 return
             gate = self._machine.gate()
             if gate is not None and not gate.is_open:

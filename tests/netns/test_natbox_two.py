@@ -61,7 +61,7 @@ class Site:
         """Everybody has found the NATBox *to*, and *away* has nothing left but its table."""
         assert self.processes.standing(to) == ("active", epoch)
         assert self.processes.standing(away) == ("standby", epoch)
-        poll_until(partial(self.has_forgotten, away), deadline=5)
+        poll_until(partial(self.has_forgotten, away), deadline=20)
         for netns in self.tenants.values():
             assert self.neighbour(netns, GATEWAY) == self.around.mac(to, "eth1")
         for address in ADDRESS_OF.values():

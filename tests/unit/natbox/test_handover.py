@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.kernel.natbox_gate import Gate
-from natbox.handover import GATEWAYS_AGAIN, SHARED_EVERY, HandOver
+from natbox.handover import FORGET_AFTER, GATEWAYS_AGAIN, SHARED_EVERY, HandOver
 from natbox.standing import Role, SavedStanding, Standing
 from proto.errors import CaasError, Code
 from proto.model import Connection, Flow
@@ -115,6 +115,16 @@ def test_what_was_handed_out_is_not_ended_where_it_came_back(pair: tuple[Box, Bo
     one.daemon.tick()
     one.daemon.step_down(4)
     one.daemon.tick()
+    assert one.machine.entries == []
+
+
+def test_what_begins_at_a_standby_is_forgotten_too(pair: tuple[Box, Box]) -> None:
+    one, _ = pair
+    one.daemon.step_down(2)
+    one.daemon.tick()
+    one.machine.entries = [udp(1)]
+    for _ in range(max(FORGET_AFTER)):
+        one.daemon.tick()
     assert one.machine.entries == []
 
 
