@@ -51,7 +51,7 @@ async def serve(address: str, tls: Path, host: str) -> None:
         print("ready", flush=True)
         generation = 0
         while await asyncio.to_thread(sys.stdin.readline):
-            generation += 1
+            generation += 2  # a removal takes the one after
             print(json.dumps(await _once(client, host, generation)), flush=True)
 
 
