@@ -19,12 +19,14 @@ from tests.bench.natbox_add import make_vlan
 
 async def serve(address: str, tls: Path, vid: int) -> None:
     gateway = make_vlan(vid)
-    table = GatewayTable(cluster=gateway.cluster, generation=1, gateways=(gateway,))
+    generation = 0
     async with open_channel(address, TlsFiles.load(tls), server_name="natbox") as channel:
         client = NatBoxClient(channel)
         await client.probe()
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
+            generation += 2  # a removal takes the one after
+            table = GatewayTable(cluster=gateway.cluster, generation=generation, gateways=(gateway,))
             began = time.perf_counter()
             await client.apply(table, _ignore)
             added = time.perf_counter()
