@@ -252,6 +252,7 @@ int ipip_wrap(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup route = { .family = AF_INET, .l4_protocol = IPPROTO_IPIP };
 	struct iphdr inner, outer = { .version = 4, .ihl = 5, .ttl = TTL, .protocol = IPPROTO_IPIP };
+	struct bpf_redir_neigh next = { .nh_family = AF_INET };
 	__u32 near = skb->ifindex, length;
 	struct ends *ends = bpf_map_lookup_elem(&ipip_tunnels, &near);
 	long found;
@@ -282,7 +283,8 @@ int ipip_wrap(struct __sk_buff *skb)
 	outer.check = sum_header(&outer);
 	if (length > 0xffff || bpf_skb_store_bytes(skb, OUTER, &outer, sizeof(outer), 0))
 		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(route.ifindex, NULL, 0, 0);
+	next.ipv4_nh = route.ipv4_dst;
+	return bpf_redirect_neigh(route.ifindex, &next, sizeof(next), 0);
 }
 
 char LICENSE[] SEC("license") = "GPL";
