@@ -10,6 +10,9 @@ CAAS := $(VENV)/bin/caas
 ROOT := $(filter 0,$(shell id -u))
 CODE := proto agent natbox coordinator tests
 IMAGES := nova-controller nova-compute base
+# Tests that run anywhere, and those on this machine's kernel. As root both run, the first beside the second.
+TIERS := tests/unit tests/golden
+ROOT_TIERS := tests/e2e tests/lxc tests/netns tests/kernel
 # Where `make install` puts things, below DESTDIR.
 PREFIX := /usr/lib/caas
 DESTDIR :=
@@ -83,11 +86,11 @@ lint: venv ## style, types, and whether the generated stubs are current
 
 test: venv bpf $(if $(ROOT),images) lint ## every test that this machine can run
 ifneq ($(ROOT),)
-	@$(PYTHON) -m pytest --durations=40 --durations-min=2 tests
+	@$(PYTHON) -m pytest -p tests.support.beside $(addprefix --beside=,$(TIERS)) --durations=40 --durations-min=2 $(ROOT_TIERS)
 else
-	@status=0; $(PYTHON) -m pytest $(wildcard tests/unit tests/golden) || status=$$?; \
+	@status=0; $(PYTHON) -m pytest $(TIERS) || status=$$?; \
 	echo; \
-	echo "NOT RUN, since it needs root: tests/netns, tests/kernel, tests/lxc, tests/e2e"; \
+	echo "NOT RUN, since it needs root: $(ROOT_TIERS)"; \
 	echo "as root: make test"; \
 	exit $$status
 endif
