@@ -171,11 +171,13 @@ def _ask_systemd(place: int, units: tuple[str, ...]) -> dict[str, str]:
             if not systemd.recv(_SIZE_MAX).startswith(b"OK "):
                 return {"error": "it does not take us for root"}
             systemd.sendall(message.serialise(serial=1))
-            while reply is None or reply.header.message_type is MessageType.signal:
+            while reply is None:
                 if not (data := systemd.recv(_SIZE_MAX)):
                     return {}
                 parser.add_data(data)
-                reply = parser.get_next_message()
+                # What else it tells everyone, units that start and end, may come in one piece with the reply.
+                said = iter(parser.get_next_message, None)
+                reply = next((one for one in said if one.header.message_type is not MessageType.signal), None)
     except TimeoutError:
         return {"error": f"no answer in {_SYSTEMD_SECONDS:g} s"}
     except (ConnectionRefusedError, ConnectionResetError):

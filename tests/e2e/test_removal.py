@@ -14,7 +14,7 @@ def left_behind(demonstration: Demonstration) -> str:
     """What is new or changed since before the demonstration. What others ended meanwhile is their affair."""
     before = demonstration.before
     lines = difference(before, take(), ignore=of_others(before)).splitlines()
-    return "\n".join(line for line in lines if not line.startswith(("processes: - ", "cgroups: - ")))
+    return "\n".join(line for line in lines if not line.startswith(("processes: - ", "cgroups: - ", "bpf: - ")))
 
 
 def test_a_clusters_down_leaves_the_hosts_as_they_were(demonstration: Demonstration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ printf '[Service]\\nType=oneshot\\nExecStart=/bin/false\\n' > /run/systemd/syste
 systemctl start caas-probe; systemctl is-failed caas-probe
 """
 
+BUSY = "until test -e /run/enough; do systemctl start caas-probe; systemctl reset-failed caas-probe; done; exit 0"
+
 
 @pytest.mark.slow
 async def test_as_a_program_in_it_sees_it(
@@ -37,6 +40,7 @@ async def test_as_a_program_in_it_sees_it(
     build_image(ImageStore(IMAGES), "base")
     door, one = open_door(images=IMAGES), container(image="base")
     commands = ExecDoor(state)
+    question = Inspection(name=one.name, files=FILES, units=UNITS, ports=())
     outside = tmp_path / "outside"
     outside.write_text("the machine's")
     try:
@@ -46,10 +50,16 @@ async def test_as_a_program_in_it_sees_it(
         await shell.booted()
         await shell.run(["sh", "-c", PREPARE.format(outside=outside)])
         wanted = {"files": FILES, "units": UNITS, "ports": (), "http": (), "rows": ()}
+        busy = asyncio.create_task(shell.run(["sh", "-c", BUSY], check=False))
+        for _ in range(100):  # who asks meanwhile is told of units that come and go, too
+            unit = (await asyncio.to_thread(door.inspect, [question]))[one.name]["units"]["systemd-journald"]
+            assert unit["active"] == "active"
+        await shell.run(["touch", "/run/enough"])
+        await busy
+        await shell.run(["systemctl", "start", "caas-probe"], check=False)
         inside = json.loads((await shell.run(PYTHON, stdin=make_program("probe", wanted))).stdout)
     finally:
         commands.close()
-    question = Inspection(name=one.name, files=FILES, units=UNITS, ports=())
     absent = Inspection(name="no.such", files=(), units=(), ports=())
     seen = door.inspect([question, absent])
     assert {unit: found["active"] for unit, found in inside["units"].items()} == {
