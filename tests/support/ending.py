@@ -14,6 +14,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) ignores SIGHUP: that stays
             signal.signal(number, _end)

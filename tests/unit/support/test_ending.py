@@ -33,6 +33,15 @@ def test_never():
 """
 
 
+def test_an_interrupt_is_one_also_where_the_run_was_begun_in_the_background(tmp_path: Path) -> None:
+    text = "import signal\n\ndef test_it():\n    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    (tmp_path / "test_it.py").write_text(text)
+    argv = f"{sys.executable} -m pytest -p tests.support.ending -p no:cacheprovider --rootdir {tmp_path} {tmp_path}"
+    script = f"trap '' INT; exec {argv}"
+    done = subprocess.run(["sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_fixtures_are_torn_down(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "test_it.py").write_text(_TESTS)

@@ -499,7 +499,7 @@ def test_an_interrupt_leaves_what_the_same_command_goes_on_from(caas: Any, demo:
         assert first == b"== look\n"
         assert not caas.coordinator.left.is_set()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert caas.coordinator.left.wait(10), "the coordinator was not told"
         caas.coordinator.hold.set()
     assert process.returncode == 130
