@@ -9,14 +9,13 @@ from typing import Any
 import click
 
 from coordinator.cli.client import Coordinator
-from coordinator.cli.natbox import show_alarm, show_drops, show_share
+from coordinator.cli.natbox import TRAFFIC, show_alarm, show_drops, traffic_of
 from coordinator.cli.options import JSON, NAME, with_coordinator
 from coordinator.cli.output import (
     Document,
     print_document,
     print_table,
     show_behind,
-    show_bytes,
     show_seconds,
     show_size,
 )
@@ -126,20 +125,8 @@ def _show_natbox(natbox: Document) -> None:
     if natbox["agent"] != "up":
         show_alarm(f"NATBox: {natbox['agent']}: {natbox['message']}")
         return
-    rows = [
-        (
-            one["network"],
-            one["vid"],
-            one["out_packets"],
-            show_bytes(one["out_bytes"]),
-            one["in_packets"],
-            show_bytes(one["in_bytes"]),
-            show_share(one),
-            sum(one["drops"].values()),
-        )
-        for one in natbox["counters"]
-    ]
-    print_table(("AT NATBOX", "VID", "OUT", "BYTES", "IN", "BYTES", "CONNECTIONS", "DROPPED"), rows)
+    rows = [(one["network"], one["vid"], *traffic_of(one)) for one in natbox["counters"]]
+    print_table(("AT NATBOX", "VID", *TRAFFIC), rows)
     for alarm in natbox["alarms"]:
         show_alarm(alarm)
     for one in natbox["counters"]:

@@ -13,7 +13,9 @@ from coordinator.packet import parse_packet
 from proto import coordinator_pb2 as pb
 
 NATBOX = click.option("--natbox", default="", metavar="ADDRESS", help="The NATBox at this management address.")
-HEAD = ("CLUSTER", "NETWORK", "VID", "SUBNET", "EXTERNAL", "OUT", "BYTES", "IN", "BYTES", "CONNECTIONS", "DROPPED")
+#: The heads of what `traffic_of` gives.
+TRAFFIC = ("OUT", "BYTES", "IN", "BYTES", "CONNECTIONS", "DROPPED")
+HEAD = ("CLUSTER", "NETWORK", "VID", "SUBNET", "EXTERNAL", *TRAFFIC)
 
 
 @click.group(short_help="Look at NATBox, and ask it about packets.")
@@ -110,6 +112,13 @@ def _row(one: Document) -> tuple[object, ...]:
         one["vid"],
         one["subnet"],
         one.get("external", "-"),
+        *traffic_of(one),
+    )
+
+
+def traffic_of(one: Document) -> tuple[object, ...]:
+    """What passed NATBox for a network, the connections that it has, and how much was dropped."""
+    return (
         one["out_packets"],
         show_bytes(one["out_bytes"]),
         one["in_packets"],
