@@ -283,8 +283,12 @@ int ipip_wrap(struct __sk_buff *skb)
 	outer.check = sum_header(&outer);
 	if (length > 0xffff || bpf_skb_store_bytes(skb, OUTER, &outer, sizeof(outer), 0))
 		return TC_ACT_SHOT;
+	/* The route is not looked up again where the neighbour is known. Where it is not, the packet has to wait for it, and
+	 * then goes where its route says: that has to be the outer one. */
 	next.ipv4_nh = route.ipv4_dst;
-	return bpf_redirect_neigh(route.ifindex, &next, sizeof(next), 0);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS)
+		return bpf_redirect_neigh(route.ifindex, &next, sizeof(next), 0);
+	return bpf_redirect_neigh(route.ifindex, NULL, 0, 0);
 }
 
 char LICENSE[] SEC("license") = "GPL";
