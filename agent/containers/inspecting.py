@@ -194,12 +194,11 @@ def _run_in_pid_namespace(pid: int, work: Callable[[], bytes]) -> bytes:
     namespace (pid_namespaces(7)); this process, which must have one thread, goes on making its own where it is.
     """
     with contextlib.ExitStack() as opened:
+        own = _open_pid_namespace(opened, "self")
+        theirs = _open_pid_namespace(opened, str(pid))
+        _set_pid_namespace(theirs)
         reader, writer = os.pipe()
         answer = opened.enter_context(open(reader, "rb"))
-        own, theirs = (os.open(f"/proc/{who}/ns/pid", os.O_RDONLY | os.O_CLOEXEC) for who in ("self", pid))
-        for each in (own, theirs):
-            opened.callback(os.close, each)
-        _set_pid_namespace(theirs)
         try:
             child = os.fork()
             if child == 0:
@@ -221,6 +220,13 @@ def _say(writer: int, work: Callable[[], bytes]) -> NoReturn:
         os.write(writer, json.dumps({"error": f"{type(exc).__name__}: {exc}"}).encode())
     finally:
         os._exit(0)
+
+
+def _open_pid_namespace(opened: contextlib.ExitStack, process: str) -> int:
+    """That of *process*, until *opened* closes it."""
+    namespace = os.open(f"/proc/{process}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, namespace)
+    return namespace
 
 
 def _set_pid_namespace(namespace: int) -> None:
