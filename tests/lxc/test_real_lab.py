@@ -17,8 +17,9 @@ import pytest
 
 from tests.support.fingerprint import difference
 from tests.support.killing import judge
-from tests.support.killing.campaign import CLUSTER, Campaign, write_table
+from tests.support.killing.campaign import CLUSTER, Campaign
 from tests.support.killing.lab import HOSTS, KillLab
+from tests.support.killing.table import write_table
 from tests.support.told import Told, containers_of
 
 #: Kinds of links that a plan may say.

@@ -6,14 +6,15 @@ another. After the same command again everything must be as after a run in which
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
 from tests.support.killing import judge
 from tests.support.killing.lab import COORDINATOR, HOSTS, NATBOX, KillLab, machine_of
+from tests.support.killing.table import Kill, Row
 
 #: Two hosts and NATBox: a VLAN of all three, and a routed network with a tunnel between the hosts.
 FILE = """
@@ -49,39 +50,12 @@ SAMPLE = (
 POWER_EVERY = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kill:
-    """In the command *verb*, the daemon *where* dies at the *nth* point called *what*; with *power* all its machine."""
-
-    verb: str
-    where: str
-    what: str
-    nth: int
-    power: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.where}{' (power)' if self.power else ''} at {self.what} #{self.nth}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What came of a kill: whether it happened, seconds until all was as wanted again, what was not."""
-
-    kill: Kill
-    killed: bool
-    seconds: float
-    residue: str
-
-    @property
-    def is_well(self) -> bool:
-        return self.killed and not self.residue
-
-
 class Campaign:
     """Kills in one lab, which is up already."""
 
-    def __init__(self, lab: KillLab, folder: Path) -> None:
-        self._lab = lab
+    def __init__(self, lab: KillLab, folder: Path, logs: Path | None = None) -> None:
+        """With *logs*, a folder there has what the daemons said in each kill that left something."""
+        self._lab, self._logs = lab, logs
         self.file = folder / f"{CLUSTER}.yaml"
         self.file.write_text(FILE)
         self.points: dict[tuple[str, str], list[str]] = {}
@@ -154,6 +128,8 @@ class Campaign:
             residue = str(exc)
         seconds = time.monotonic() - began
         if residue:
+            if self._logs is not None:
+                self._lab.keep_logs(self._logs / re.sub(r"\W+", "-", str(kill)))
             self._start_over(kill.verb)
         return Row(kill=kill, killed=killed, seconds=seconds, residue=residue)
 
@@ -175,28 +151,3 @@ class Campaign:
             pid = judge.running(self._lab, host)[f"{CLUSTER}.{name}"]
             said = judge.ping(pid, address)
             assert not said, f"{name} does not reach {address}: {said}"
-
-
-def write_table(rows: Sequence[Row]) -> str:
-    """The rows for people, and how many of each kind there were."""
-    lines = [f"{'COMMAND':<8} {'WHERE':<14} {'RESUMED':>8}  {'RESIDUE':<8} KILLED BEFORE"]
-    for row in rows:
-        where = f"{row.kill.where}{'+power' if row.kill.power else ''}"
-        residue = "none" if not row.residue else "SOME"
-        resumed = f"{row.seconds:.1f} s" if row.killed else "-"
-        lines.append(
-            f"{row.kill.verb:<8} {where:<14} {resumed:>8}  {residue:<8} "
-            f"{row.kill.what} #{row.kill.nth}{'' if row.killed else ' (NOT REACHED)'}"
-        )
-        lines += [f"           | {line}" for line in row.residue.splitlines()]
-    reached = [row for row in rows if row.killed]
-    slowest = max((row.seconds for row in reached), default=0.0)
-    return "\n".join(
-        (
-            *lines,
-            "",
-            f"kills: {len(reached)}, resumed: {sum(row.is_well for row in reached)}, residue in "
-            f"{sum(bool(row.residue) for row in rows)}, not reached: {len(rows) - len(reached)}, "
-            f"slowest: {slowest:.1f} s",
-        )
-    )

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -89,6 +89,15 @@ class KillLab:
             with contextlib.suppress(ChildProcessError, ValueError):
                 os.waitpid(int(json.loads(path.read_text())["pid"]), os.WNOHANG)
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copy to *folder*, made anew, what daemons and containers have said and saved: it goes with the lab."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        kept = (*self.places.log.glob("*"), *self.places.state.glob("machines/*/state/desired/*"))
+        kept += (*self.places.state.glob("machines/*/state/containers/*/lxc.log"), *self._points.glob("*"))
+        for path in filter(Path.is_file, kept):
+            shutil.copy(path, folder / "-".join(path.relative_to("/").parts[-4:]))
+
     def down(self) -> None:
         """Remove the lab whole."""
         Lab(self.places, lambda _: None).down()
@@ -98,17 +107,17 @@ class KillLab:
     def count(self, *names: str) -> None:
         """Note the points that the daemons reach from now on; none is killed."""
         for name in names:
-            self._arm(name, {})
+            self._arm(name, [])
 
     def kill_at(self, daemon: str, what: str, nth: int) -> None:
         """Let *daemon* be killed when it reaches the point *what* for the *nth* time from now."""
-        self._arm(daemon, {"what": what, "nth": nth})
+        self._arm(daemon, [{"what": what, "nth": nth}])
 
-    def tell_at(self, daemon: str, what: str, nth: int) -> None:
-        """Let *daemon* go on there; `was_killed` says when it has come there."""
-        self._arm(daemon, {"what": what, "nth": nth, "tell": True})
+    def kill_at_first(self, daemon: str, whats: Collection[str], *, tell: Collection[str] = ()) -> None:
+        """Let *daemon* be killed at the first of *whats*; at one of *tell* it goes on. `killed_at` says which."""
+        self._arm(daemon, [{"what": what, "nth": 1, "tell": what in tell} for what in (*whats, *tell)])
 
-    def _arm(self, name: str, wanted: dict[str, object]) -> None:
+    def _arm(self, name: str, wanted: list[dict[str, object]]) -> None:
         for word in ("reached", "killed"):
             (self._points / f"{name}.{word}").unlink(missing_ok=True)
         temporary = self._points / f".{name}.armed"
@@ -128,7 +137,12 @@ class KillLab:
 
     def was_killed(self, name: str) -> bool:
         """Whether it has reached what it was to be killed at, or to tell."""
-        return (self._points / f"{name}.killed").exists()
+        return bool(self.killed_at(name))
+
+    def killed_at(self, name: str) -> str:
+        """What it has reached of what it was to be killed at, or to tell; "" before."""
+        path = self._points / f"{name}.killed"
+        return str(json.loads(path.read_text())["what"]) if path.exists() else ""
 
     # -- harm
 

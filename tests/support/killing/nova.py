@@ -1,4 +1,4 @@
-"""Every step of every service of nova once: the coordinator is killed before, in and after it, the agent in it."""
+"""Every step of every service of nova: the coordinator is killed before, in and after it, the agent in it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.support.demonstration import CAAS, ROOT
-from tests.support.killing.campaign import Kill, Row
 from tests.support.killing.lab import COORDINATOR, KillLab
-from tests.support.killing.points import begin_of, end_of, within
+from tests.support.killing.points import WITHIN
+from tests.support.killing.table import Kill, Row
 
 FILE, CLUSTER, HOST = "examples/demo.yaml", "demo", "host1"
-#: Bring-ups of which each goes on through many kills. What ran beside a step that was killed is done afterwards, and
-#: is killed in the next one.
-TRIES = 4
+AGENT = f"agent.{HOST}"
+#: Bring-ups of which each goes on through many kills. What ran beside a step that was killed may be done afterwards,
+#: and is killed in the next one.
+TRIES = 6
 _PATIENCE = 600.0
 
 
@@ -24,58 +25,61 @@ class NovaCampaign:
     def __init__(self, lab: KillLab) -> None:
         self._lab = lab
 
-    def steps(self) -> list[str]:
-        """The ids of all steps, from the plan: in the order of their needs."""
-        found = self._lab.user.document("plan", FILE, "--json")["steps"]
-        return [step["id"] for step in found]
-
-    def kills(self, steps: Sequence[str]) -> list[Kill]:
-        """Before each step, in it and after it; and its host's agent in it."""
+    def kills(self) -> list[Kill]:
+        """Before each step, in it and after it, as they come in a bring-up in which nobody is killed; its host's agent
+        in it, too."""
+        steps = {step["id"] for step in self._lab.user.document("plan", FILE, "--json")["steps"]}
+        self._lab.count(COORDINATOR)
+        self._lab.user.caas("up", FILE)
+        self._lab.disarm()
+        self._lab.user.caas("down", CLUSTER)
         found = []
-        for step in steps:
-            agent = f"agent.{HOST}"
-            places = ((COORDINATOR, begin_of), (agent, within), (COORDINATOR, within), (COORDINATOR, end_of))
-            found += [Kill(verb="up", where=where, what=point(step), nth=1) for where, point in places]
+        for what in dict.fromkeys(self._lab.reached(COORDINATOR)):
+            if steps & set(what.split()):
+                found += [Kill(verb="up", where=AGENT, what=what, nth=1)] * what.startswith(WITHIN)
+                found.append(Kill(verb="up", where=COORDINATOR, what=what, nth=1))
         return found
 
     def play(self, kills: Sequence[Kill]) -> Iterator[Row]:
         """Each of *kills* that is reached within TRIES bring-ups; then those that were not."""
         left = list(kills)
         for _ in range(TRIES):
-            missed = []
-            for kill in left:
-                row = self._play(kill)
-                if row.killed:
-                    yield row
-                else:
-                    missed.append(kill)
-            left = missed
-            yield self._look_at_whole()
-            self._lab.user.caas("down", CLUSTER)
             if not left:
                 return
+            while (row := self._play(left)) is not None:
+                left.remove(row.kill)
+                yield row
+            yield self._look_at_whole()
+            self._lab.user.caas("down", CLUSTER)
         yield from (Row(kill=kill, killed=False, seconds=0.0, residue="") for kill in left)
 
-    def _play(self, kill: Kill) -> Row:
-        is_agent = kill.where != COORDINATOR
-        arm = self._lab.tell_at if is_agent else self._lab.kill_at
-        arm(COORDINATOR, kill.what, kill.nth)
+    def _play(self, left: Sequence[Kill]) -> Row | None:
+        """One `caas up`, and the first of *left* that it comes to; None where it ended without."""
+        of_agent = {kill.what for kill in left if kill.where == AGENT}
+        of_coordinator = {kill.what for kill in left if kill.where == COORDINATOR} - of_agent
+        self._lab.kill_at_first(COORDINATOR, of_coordinator, tell=of_agent)
         argv = [*CAAS, "up", FILE]
         with subprocess.Popen(
             argv, cwd=ROOT, env=self._lab.user.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as command:
-            end = time.monotonic() + _PATIENCE
-            while command.poll() is None and not self._lab.was_killed(COORDINATOR):
-                assert time.monotonic() < end, f"{kill}: `caas up` does not end"
-                time.sleep(0.02)
-            killed = self._lab.was_killed(COORDINATOR)
-            began = time.monotonic()
-            if killed and is_agent:
-                self._lab.kill_agent(HOST)
-            command.wait(_PATIENCE)
+            try:
+                end = time.monotonic() + _PATIENCE
+                while command.poll() is None and not self._lab.was_killed(COORDINATOR):
+                    assert time.monotonic() < end, f"`caas up` does not end; {len(left)} kills were left"
+                    time.sleep(0.02)
+                what, began = self._lab.killed_at(COORDINATOR), time.monotonic()
+                if what in of_agent:
+                    self._lab.kill_agent(HOST)
+                command.wait(_PATIENCE)
+            finally:
+                command.kill()
         self._lab.disarm()
         self._lab.up()
-        return Row(kill=kill, killed=killed, seconds=time.monotonic() - began, residue="")
+        if not what:
+            return None
+        where = AGENT if what in of_agent else COORDINATOR
+        kill = next(kill for kill in left if (kill.where, kill.what) == (where, what))
+        return Row(kill=kill, killed=True, seconds=time.monotonic() - began, residue="")
 
     def _look_at_whole(self) -> Row:
         """After all kills: the same command once more, and a cloud that nobody could tell from another."""

@@ -4,9 +4,9 @@ What a point is comes from what the daemon does, not from a list: changes of the
 files from the interpreter's audit events (PEP 578), the journal from SQLite, workers from the pool that asks them. So
 a new step is a new point.
 
-A folder that all daemons share says what is wanted. NAME.armed is there while points count, as JSON: `what` and `nth`
-say at which one something happens, and `tell` that the daemon goes on there and is not killed (somebody else is).
-NAME.reached has a line for each point, NAME.killed is what NAME.armed was once its point was reached.
+A folder that all daemons share says what is wanted. NAME.armed is there while points count, a JSON list of those at
+which something happens, at the first of them that is reached: `what` and `nth`, and `tell` where the daemon goes on
+there and is not killed (somebody else is). NAME.reached has a line for each point; NAME.killed is that first one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any
 VARIABLE = "CAAS_TEST_POINTS"
 #: Where agents take images from, in place of the machine's own; containers are small then, and without nova.
 IMAGES = "CAAS_TEST_IMAGES"
+#: How the points in a step's commands begin.
+WITHIN = "a command of "
 _OPENED_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = frozenset(
     f"os.{name}"
@@ -83,11 +85,19 @@ class Points:
             count = reached.read().splitlines().count(what) + 1
             reached.write(f"{what}\n")
             reached.flush()
-            if (what, count) != (wanted.get("what"), wanted.get("nth")):
+            found = next((one for one in wanted if (one["what"], one["nth"]) == (what, count)), None)
+            if found is None:
                 return
-            armed.rename(self._folder / f"{self._name}.killed")
-            if not wanted.get("tell"):
+            armed.unlink(missing_ok=True)
+            self._tell(found)
+            if not found.get("tell"):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        """In one go: whoever looks sees all of it."""
+        temporary = self._folder / f".{self._name}.killed"
+        temporary.write_text(json.dumps(found))
+        temporary.rename(self._folder / f"{self._name}.killed")
 
 
 def watch_kernel(points: Points) -> None:
@@ -225,7 +235,7 @@ def end_of(step: str, outcome: str = "done") -> str:
 
 def within(step: str) -> str:
     """The point before a command of *step* in a container, while it is under way."""
-    return f"a command of {step}"
+    return f"{WITHIN}{step}"
 
 
 def watch_steps(points: Points) -> None:
