@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -12,10 +13,14 @@ from google.protobuf.message import DecodeError
 
 from proto import types_pb2 as pb
 from proto.errors import CaasError, Code
+from proto.transport.client import BACKOFF
 
 log = logging.getLogger(__name__)
 METADATA_KEY = "caas-error-bin"
 MESSAGE_MAX = 4096  # trailing metadata has a limit of 8 KiB by default: long messages are cut, not lost as a whole
+#: Seconds: longer than a channel can go on failing by itself.
+PATIENCE = 1.2 * BACKOFF + 0.1
+PAUSE = 0.1
 T = TypeVar("T")
 
 STATUS: dict[Code, grpc.StatusCode] = {
@@ -100,17 +105,20 @@ async def call(awaitable: Awaitable[T], peer: str) -> T:
 
 
 async def look(ask: Callable[[], Awaitable[T]], peer: str) -> T:
-    """As `call`, of what *ask* begins and what changes nothing: begun again, once, where *peer* could not be reached.
+    """As `call`, of what *ask* begins and what changes nothing: begun again where *peer* could not be reached, for
+    PATIENCE seconds.
 
     After a restart of *peer* the first call may go out on the connection to the one before ("Internal error from Core",
-    as gRPC says it then), though the next connection stands.
+    as gRPC says it then), or fail with what the last try to connect had found, though *peer* serves again.
     """
-    try:
-        return await call(ask(), peer)
-    except CaasError as failure:
-        if failure.code is not Code.UNREACHABLE:
-            raise
-    return await call(ask(), peer)
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await call(ask(), peer)
+        except CaasError as failure:
+            if failure.code is not Code.UNREACHABLE or asyncio.get_running_loop().time() > end:
+                raise
+        await asyncio.sleep(PAUSE)
 
 
 async def stream(items: AsyncIterator[T] | Any, peer: str) -> AsyncIterator[T]:

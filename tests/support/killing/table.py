@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 
@@ -76,12 +77,11 @@ def _read(lines: Path) -> list[Row]:
 
 
 def spread(kills: Iterable[Kill]) -> Iterator[Kill]:
-    """Those of each daemon in turn, so that a campaign that is cut off has seen some of all."""
+    """One of each daemon in turn, so that a campaign that is cut off has seen some of all."""
     groups: dict[str, list[Kill]] = {}
     for kill in kills:
-        groups.setdefault(f"{kill.where}{kill.power}", []).append(kill)
-    places = [(index / len(group), kill) for group in groups.values() for index, kill in enumerate(group)]
-    yield from (kill for _, kill in sorted(places, key=lambda place: place[0]))
+        groups.setdefault(f"{kill.verb} {kill.where}", []).append(kill)
+    yield from (kill for turn in zip_longest(*groups.values()) for kill in turn if kill is not None)
 
 
 def write_table(rows: Sequence[Row]) -> str:

@@ -18,7 +18,7 @@ from coordinator.lab.certificates import Authority, Bearer
 from proto import agent_pb2, agent_pb2_grpc, natbox_pb2, natbox_pb2_grpc
 from proto.errors import CaasError, Code
 from proto.transport.client import open_channel
-from proto.transport.failures import call
+from proto.transport.failures import call, look
 from proto.transport.server import Server
 from proto.transport.tls import COORDINATOR, TlsFiles
 
@@ -102,6 +102,28 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
+
+
+async def test_a_peer_that_serves_again_is_seen_at_once(authority: Authority, tmp_path: Path) -> None:
+    """Though the channel has found nobody there many times, and does not try again for a while."""
+    tls = issue(authority, tmp_path / "c", COORDINATOR, "coordinator")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    async with open_channel(where, tls, server_name="host1") as channel:
+        stub = agent_pb2_grpc.NodeAgentStub(channel)
+        end = asyncio.get_running_loop().time() + 3
+        while asyncio.get_running_loop().time() < end:
+            with pytest.raises(CaasError, match="refused"):
+                await call(stub.Probe(agent_pb2.ProbeRequest(), timeout=5), "host1")
+            await asyncio.sleep(0.01)
+        server = Server(allowed=frozenset({COORDINATOR}))
+        agent_pb2_grpc.add_NodeAgentServicer_to_server(Probing(), server.grpc)
+        server.listen_tcp(where, issue(authority, tmp_path / "agent", "caas:agent:host1", "host1"))
+        await server.start()
+        reply = await look(lambda: stub.Probe(agent_pb2.ProbeRequest(), timeout=5), "host1")
+        assert reply.host == "host1"
+        await server.stop(grace=0)
 
 
 async def test_another_bearer_of_the_same_ca_is_refused(address: str, authority: Authority, tmp_path: Path) -> None:

@@ -143,4 +143,4 @@ def test_kills_of_all_daemons_come_from_the_beginning() -> None:
     many = [replace(KILL, where="natbox", nth=nth) for nth in range(4)]
     few = [replace(KILL, where="coordinator", nth=nth) for nth in range(2)]
     mixed = list(spread([*many, *few]))
-    assert mixed == [many[0], few[0], many[1], many[2], few[1], many[3]]
+    assert mixed == [many[0], few[0], many[1], few[1], many[2], many[3]]
