@@ -182,7 +182,7 @@ def test_one_that_dies_is_taken_over_and_stays_closed_when_it_comes_back(site: S
         assert replies == [around.mac(B, "eth2")]
     assert site.all_reach()
     around.set_default_route(around.boxes[A])
-    # The coordinator's channel to it may be in its back-off yet, for at most 2 s.
+    # The coordinator's channel to it may be in its back-off yet, for at most 0.6 s.
     poll_until(lambda: is_handed_over(processes, A), deadline=10)
     assert site.all_reach()
 

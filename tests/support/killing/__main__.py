@@ -60,7 +60,10 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _play(options: argparse.Namespace, table: Table) -> Generator[Row, None, None]:
     def chosen(kills: Iterable[Kill]) -> list[Kill]:
-        return table.without_those_done(kill for kill in kills if not options.only or options.only.search(str(kill)))
+        found = [kill for kill in kills if not options.only or options.only.search(str(kill))]
+        left = table.without_those_done(found)
+        print(f"{len(found)} kills, {len(left)} of them to do", flush=True)
+        return left
 
     logs = options.table.with_suffix("")
     if options.nova != "only":
@@ -74,7 +77,7 @@ def _play(options: argparse.Namespace, table: Table) -> Generator[Row, None, Non
                 yield from campaign.play(spread(chosen(kills)))
     if options.nova != "no":
         with KillLab(f"kill{os.getpid()}") as lab:
-            nova = NovaCampaign(lab)
+            nova = NovaCampaign(lab, logs)
             steps = nova.kills()
             yield from nova.play(chosen(steps if options.kills == "all" else steps[:: len(steps) // 12]))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tests.support.demonstration import CAAS, ROOT
 from tests.support.killing.lab import COORDINATOR, KillLab
@@ -22,8 +24,10 @@ _PATIENCE = 600.0
 class NovaCampaign:
     """Kills in the bring-up of `examples/demo.yaml`, in a lab that is up already."""
 
-    def __init__(self, lab: KillLab) -> None:
-        self._lab = lab
+    def __init__(self, lab: KillLab, logs: Path | None = None) -> None:
+        """With *logs*, a folder there has what the daemons said where a bring-up that nobody cut off failed."""
+        self._lab, self._logs = lab, logs
+        self._said = ""
 
     def kills(self) -> list[Kill]:
         """Before each step, in it and after it, as they come in a bring-up in which nobody is killed; its host's agent
@@ -58,10 +62,11 @@ class NovaCampaign:
         of_agent = {kill.what for kill in left if kill.where == AGENT}
         of_coordinator = {kill.what for kill in left if kill.where == COORDINATOR} - of_agent
         self._lab.kill_at_first(COORDINATOR, of_coordinator, tell=of_agent)
-        argv = [*CAAS, "up", FILE]
-        with subprocess.Popen(
-            argv, cwd=ROOT, env=self._lab.user.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as command:
+        argv, environment = [*CAAS, "up", FILE], self._lab.user.environment
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said) as command,
+        ):
             try:
                 end = time.monotonic() + _PATIENCE
                 while command.poll() is None and not self._lab.was_killed(COORDINATOR):
@@ -73,6 +78,8 @@ class NovaCampaign:
                 command.wait(_PATIENCE)
             finally:
                 command.kill()
+            said.seek(0)
+            self._said = said.read() if command.returncode and not what else ""
         self._lab.disarm()
         self._lab.up()
         if not what:
@@ -83,11 +90,13 @@ class NovaCampaign:
 
     def _look_at_whole(self) -> Row:
         """After all kills: the same command once more, and a cloud that nobody could tell from another."""
-        began, residue = time.monotonic(), ""
+        began, residue = time.monotonic(), self._said
         try:
             self._check_whole()
         except AssertionError as exc:
-            residue = str(exc)
+            residue += str(exc)
+        if residue and self._logs is not None:
+            self._lab.keep_logs(self._logs / f"whole-{time.time():.0f}")
         whole = Kill(verb="up", where="nova", what="all of the above", nth=1)
         return Row(kill=whole, killed=True, seconds=time.monotonic() - began, residue=residue)
 
