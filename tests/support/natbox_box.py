@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scapy.layers.inet import IP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from agent.kernel.natbox_door import NatboxDoor
 from proto.model import Gateway
 from tests.support.crossing import OUTSIDE, Crossing, mac_of, run
-from tests.support.gateway import Previous, Station, ip_of, make_gateway
+from tests.support.gateway import Previous, Station, ip_of, is_ipv4, make_gateway
 from tests.support.wire import Frame, Tap
 
 A = Station(vid=100, mac="02:00:00:00:00:a1")
 B = Station(vid=200, mac="02:00:00:00:00:b1")
 OTHER = Station(vid=300, mac="02:00:00:00:00:c1", address="192.168.30.50", gateway="192.168.30.1/24")
+_LAST = ARP(op=1, hwsrc=OTHER.mac, psrc=OTHER.address, pdst=str(OTHER.network.ip))
+#: Seconds that a frame may still be under way when one that was sent after it has come through: another CPU had it.
+_OVERTAKEN = 0.05
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Box:
     trunk: Tap
     world: Tap
     management: Tap
+    last: Tap
+    """At the trunk, too: hears the answer to the frame that is sent last."""
     mac: str
     """The trunk's."""
     uplink_mac: str
@@ -59,6 +65,24 @@ class Box:
         assert self.door.observe_all()[after.vid] == seen
         return after
 
+    def settle(self) -> None:
+        """Return when everything that was sent has come through: the gateway has answered OTHER, who asked after it."""
+        self.last.drain()
+        self.trunk.send(bytes(Ether(src=OTHER.mac, dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=OTHER.vid) / _LAST))
+        assert self.last.collect(_is_last, timeout=10), "the gateway does not answer any more"
+        time.sleep(_OVERTAKEN)
+
+    def packets(self, tap: Tap) -> list[Frame]:
+        """All IPv4 packets that have come, and will come, to *tap* of what was sent before."""
+        self.settle()
+        return [frame for frame in tap.drain() if is_ipv4(frame)]
+
+    def hears_nothing(self, *taps: Tap) -> None:
+        """No IPv4 packet has come, nor will come, to any of *taps* of what was sent before."""
+        self.settle()
+        heard = [frame for tap in taps for frame in tap.drain() if is_ipv4(frame)]
+        assert not heard, f"forwarded: {[ip_of(frame).summary() for frame in heard]}"
+
     def drops(self) -> dict[tuple[int, str], int]:
         """By VID (0: of no cluster) and reason."""
         found = {(0, reason): number for reason, number in self.door.totals([A.vid, B.vid, OTHER.vid]).drops}
@@ -74,6 +98,10 @@ class Box:
 
     def drops_since(self, before: dict[tuple[int, str], int]) -> dict[tuple[int, str], int]:
         return {key: number - before.get(key, 0) for key, number in self.drops().items() if number != before.get(key)}
+
+
+def _is_last(frame: Frame) -> bool:
+    return frame.ethertype == 0x0806 and frame.tags == ((0x8100, OTHER.vid),) and frame.destination == OTHER.mac
 
 
 def make_box() -> Iterator[Box]:
@@ -93,9 +121,10 @@ def make_box() -> Iterator[Box]:
             Tap(around.raw, "eth1") as trunk,
             Tap(around.outside, "eth0") as world,
             Tap(around.management, "eth0") as management,
+            Tap(around.raw, "eth1") as last,
         ):
             uplink_mac = mac_of(around.natbox, "eth2")
-            yield Box(around, door, trunk, world, management, around.trunk_mac, uplink_mac, mac)
+            yield Box(around, door, trunk, world, management, last, around.trunk_mac, uplink_mac, mac)
         door.close()
     finally:
         around.close()
