@@ -76,9 +76,12 @@ def listening(netns: str, address: str, port: int) -> Iterator[socket.socket]:
         yield server
 
 
-def meet(client: str, port: int, server: socket.socket) -> tuple[str, bytes, bytes]:
-    """A connection from the namespace *client* to the host's port: who the server sees, what each hears."""
-    with inside(client, lambda: socket.create_connection((HOST_ADDRESS, port), timeout=3)) as one:
+def meet(client: str, port: int, server: socket.socket, *, patience: float = 3) -> tuple[str, bytes, bytes]:
+    """A connection from the namespace *client* to the host's port: who the server sees, what each hears.
+
+    TimeoutError where there is none within *patience* seconds.
+    """
+    with inside(client, lambda: socket.create_connection((HOST_ADDRESS, port), timeout=patience)) as one:
         other, (source, _) = server.accept()
         with other:
             one.settimeout(3)
@@ -226,7 +229,7 @@ def test_a_host_that_is_tunnelled_to_reaches_it_by_the_way_it_came(site: Site, d
     assert door.lacks(tunnelled) == []
     run("sysctl -qw net.ipv4.conf.eth1.rp_filter=1", netns=site.host)
     with pytest.raises(TimeoutError), listening(box, BOX, 22) as server:
-        meet(site.wire, 1222, server)
+        meet(site.wire, 1222, server, patience=1)
     (strict,) = door.lacks(tunnelled)
     assert strict.mend == "sysctl -w net.ipv4.conf.eth1.rp_filter=2"
     assert door.lacks(STATE) == [], "without tunnels to hosts it is as good"
@@ -236,7 +239,7 @@ def test_a_host_that_is_tunnelled_to_reaches_it_by_the_way_it_came(site: Site, d
     run("ip rule del pref 3231", netns=site.host)
     assert door.observe().state.forwards == (replace(FORWARD, to=BROKEN, to_port=1222),)
     with pytest.raises(TimeoutError), listening(box, BOX, 22) as server:
-        meet(site.wire, 1222, server)
+        meet(site.wire, 1222, server, patience=1)
     assert put(door, tunnelled) == [(Verb.CHANGE, "forward", FORWARD.name)]
     with listening(box, BOX, 22) as server:
         assert meet(site.wire, 1222, server)[0] == WIRE_ADDRESS

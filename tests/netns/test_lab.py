@@ -31,8 +31,11 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "tests.support.lab_driver", *words]
 
 
-def run(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+def run(*words: str, status: int = 0, term_wait: float | None = None) -> subprocess.CompletedProcess[str]:
+    more = {} if term_wait is None else {"LAB_TERM_WAIT": str(term_wait)}
+    done = subprocess.run(
+        command(*words), cwd=ROOT, env={**os.environ, **more}, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -250,7 +253,9 @@ def test_down_insists_where_a_daemon_does_not_listen(labs: Labs) -> None:
     state.mkdir(parents=True)
     (state / "stubborn").touch()
     run("up", "--name", lab)
-    run("down", "--name", lab)
+    began = time.monotonic()
+    run("down", "--name", lab, term_wait=2)
+    assert time.monotonic() - began > 2, "it was asked first"
     assert_gone(lab)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from proto.errors import CaasError, Code
 from tests.netns.conftest import TUNNELS
 from tests.support import oracle
 from tests.support.fakes import FakeContainers
-from tests.support.netns import poll_until, run
+from tests.support.netns import run
 from tests.support.overlays import ADDRESSES, Hosts
 
 NO_IPIP = "ip protocol 4 drop"
@@ -91,10 +90,7 @@ def bring_up(hosts: Hosts, ways: Mapping[Pair, Way], mtu: int) -> Compiled:
     """Make it so, and try every pair up to the MTU."""
     compiled = hosts.compile("auto", methods(ways))
     hosts.apply(compiled)
-    for one, other in itertools.permutations(ADDRESSES, 2):
-        poll_until(lambda one=one, other=other: hosts.pings(one, other), deadline=10)  # type: ignore[misc]
-        assert hosts.pings(one, other, size=mtu - 28)
-        assert hosts.refuses(one, other, size=mtu - 27)
+    hosts.check_mtu(mtu)
     return compiled
 
 

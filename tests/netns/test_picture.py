@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -90,13 +92,16 @@ def on_the_way(taps: Sequence[Tap]) -> list[Header]:
 
 def ping_all(places: dict[str, str], size: int, *, wait: int = 2) -> dict[tuple[str, str], bool]:
     """Which pairs' far ends answer an unfragmented packet of *size* bytes; one shell for each near end."""
-    found: dict[tuple[str, str], bool] = {}
-    for one in dict.fromkeys(one for one, _ in PAIRS):
+
+    def ping_from(one: str) -> dict[tuple[str, str], bool]:
         others = [other for near, other in PAIRS if near == one]
         command = f"ping -n -M do -s {size - 28} -c 1 -W {wait} -I {one} $t >/dev/null 2>&1 && echo $t"
         said = run(f"for t in {' '.join(others)}; do ( {command} ) & done; wait", netns=places[one]).split()
-        found |= {(one, other): other in said for other in others}
-    return found
+        return {(one, other): other in said for other in others}
+
+    near = list(dict.fromkeys(one for one, _ in PAIRS))
+    with ThreadPoolExecutor(len(near)) as pool:
+        return dict(ChainMap(*pool.map(ping_from, near)))
 
 
 def test_the_picture_is_the_seeds(picture: Picture) -> None:

@@ -8,6 +8,8 @@ Behind each host's bridge stands a box for its container.
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,7 +19,7 @@ from coordinator.compiling import Compiled, Facts, HostFacts, Pair, Way, compile
 from coordinator.config import ClusterFile, load_bytes
 from proto.model import HostState, Nic, Plan
 from tests.support.fakes import FakeContainers
-from tests.support.netns import Namespaces, run
+from tests.support.netns import Namespaces, poll_until, run
 
 ADDRESSES = {"h1": "192.168.10.1", "h2": "192.168.10.2", "h3": "192.168.11.3"}
 MTU = 1500
@@ -105,6 +107,17 @@ class Hosts:
         for door in self.doors.values():
             nothing = HostState()
             apply(door, FakeContainers(), "demo", nothing, others=nothing, on_plan=_ignore, on_done=_ignore)
+
+    def check_mtu(self, mtu: int) -> None:
+        """All boxes reach all others with packets of *mtu* bytes, and are told that one byte more is too long."""
+
+        def check(one: str, other: str) -> None:
+            poll_until(lambda: self.pings(one, other), deadline=10)
+            assert self.pings(one, other, size=mtu - 28)
+            assert self.refuses(one, other, size=mtu - 27)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(check, *zip(*itertools.permutations(self.boxes, 2), strict=True)))
 
     def pings(self, one: str, other: str, *, size: int = 56) -> bool:
         """Whether the box of *one* has an answer of the box of *other* to an unfragmented echo with *size* bytes."""
