@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -130,11 +131,12 @@ class Pinger:
             due += INTERVAL
             time.sleep(max(0.0, due - time.monotonic()))
 
-    def listen(self, seconds: float) -> None:
-        """Count answers, and answer who asks for the wire's address: the container has no other neighbour."""
+    def listen(self, seconds: float, *, wanted: float = math.inf) -> None:
+        """Count answers, up to *wanted*, and answer who asks for the wire's address: it is the only neighbour."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and (frame := self._tap.receive(left)):
-            self._hear(frame)
+        while len(self.answered) < wanted and (left := end - time.monotonic()) > 0:
+            if frame := self._tap.receive(left):
+                self._hear(frame)
 
     def _hear(self, frame: Frame) -> None:
         if [tci & 0xFFF for _, tci in frame.tags] != [VID]:
@@ -176,7 +178,7 @@ class Pinger:
             self._ended.set()
             sending.join()
             listening.join()
-            self.listen(1.0)
+            self.listen(1.0, wanted=self.sent)
 
     def _listen_on(self) -> None:
         while not self._ended.is_set():

@@ -135,7 +135,7 @@ def test_connections_outlive_a_hand_over_there_and_back(site: Site) -> None:
                 assert done["seconds"] < 3
                 site.check_that_works(to, away, epoch)
                 time.sleep(0.3)
-            lost = one.finish(), other.finish()
+            lost = one.finish(patience=0.5), other.finish(patience=0.5)
             assert peers == before, "a flow that began anew would have another port"
             assert max(lost) < 0.5 * one.sent, "and packets flowed for most of the time"
         for stream in streams:

@@ -47,26 +47,30 @@ class Crossing:
 
     def add_namespace(self, name: str) -> str:
         full = f"{self.prefix}-{name}"
-        run("ip", "netns", "add", full)
         self._made.append(full)
-        run("ip", "link", "set", "lo", "up", netns=full)
-        for family in ("all", "default"):  # no router solicitations among the frames that tests count
-            run("sysctl", "-qw", f"net.ipv6.conf.{family}.disable_ipv6=1", netns=full)
+        # No router solicitations among the frames that tests count.
+        silence = "for d in all default; do echo 1 > /proc/sys/net/ipv6/conf/$d/disable_ipv6; done"
+        run("ip", "netns", "add", full)
+        run("sh", "-ec", f"{silence}; ip link set lo up", netns=full)
         return full
 
     def plug(self, netns: str, link: str) -> None:
         """A link of *netns* whose other end is a port of the switch."""
         port = f"p{next(_numbers)}"
-        run("ip", "link", "add", link, "netns", netns, "type", "veth", "peer", "name", port, "netns", self.switch)
-        run("ip", "link", "set", port, "master", "br0", "up", netns=self.switch)
-        run("ip", "link", "set", link, "up", netns=netns)
+        run(
+            *("sh", "-ec"),
+            f"ip link add {link} netns {netns} type veth peer name {port} netns {self.switch}; "
+            f"ip -n {self.switch} link set {port} master br0 up; ip -n {netns} link set {link} up",
+        )
 
     def join(self, one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
         """A veth pair; each end is (namespace, link, address)."""
-        run("ip", "link", "add", one[1], "netns", one[0], "type", "veth", "peer", "name", other[1], "netns", other[0])
-        for netns, link, address in (one, other):
-            run("ip", "address", "add", address, "dev", link, netns=netns)
-            run("ip", "link", "set", link, "up", netns=netns)
+        ends = "; ".join(
+            f"ip -n {netns} address add {address} dev {link}; ip -n {netns} link set {link} up"
+            for netns, link, address in (one, other)
+        )
+        pair = f"ip link add {one[1]} netns {one[0]} type veth peer name {other[1]} netns {other[0]}"
+        run("sh", "-ec", f"{pair}; {ends}")
 
     def add_tenant(self, vid: int, address: str, gateway: str, *, build: Path, name: str = "") -> str:
         """A namespace whose eth1 is untagged inside and tagged *vid* on the switch, with a stack of its own."""
@@ -86,8 +90,7 @@ class Crossing:
         return netns
 
     def close(self) -> None:
-        for netns in self._made:
-            run("ip", "netns", "del", netns, check=False)
+        run("sh", "-c", "; ".join(f"ip netns del {netns}" for netns in self._made), check=False)
 
 
 def mac_of(netns: str, link: str) -> str:

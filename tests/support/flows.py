@@ -60,7 +60,7 @@ class Sender:
             return opened
 
         self._socket = inside(netns, open_socket)
-        self._gap = gap
+        self._gap, self._patience = gap, 0.0
         self._ended = threading.Event()
         self.sent = 0
         self.heard: set[int] = set()
@@ -75,8 +75,9 @@ class Sender:
         self.finish()
         self._socket.close()
 
-    def finish(self) -> int:
-        """Stop sending, wait for the last answers (at most two seconds): how many were lost."""
+    def finish(self, *, patience: float = 2.0) -> int:
+        """Stop sending, wait for the last answers (at most *patience* seconds): how many were lost."""
+        self._patience = patience
         self._ended.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -95,7 +96,7 @@ class Sender:
             with suppress(TimeoutError):
                 self.heard.add(struct.unpack("!Q", self._socket.recv(2048))[0])
             if deadline is None and self._ended.is_set():
-                deadline = time.monotonic() + 2
+                deadline = time.monotonic() + self._patience
 
 
 def transfer(sender: str, receiver: str, address: str, *, listener: str, size: int) -> float:
