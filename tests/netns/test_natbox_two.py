@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from proto.model import Publication
+from proto.model import Limits, Publication
 from tests.support.crossing import OUTSIDE, mac_of, run
 from tests.support.flows import Sender, echo
-from tests.support.gateway import Station, make_gateway, make_table
+from tests.support.gateway import Station, is_ipv4, make_gateway, make_table
 from tests.support.natbox_two import SHARED, A, B, Processes, TwoCrossing, two_natboxes
 from tests.support.netns import poll_until
 from tests.support.streams import Stream, echo_server
@@ -221,3 +222,33 @@ def test_one_that_boots_waits_and_a_dead_daemon_costs_nothing(site: Site) -> Non
     site.forget_neighbours()
     around.set_default_route(netns)
     poll_until(site.all_reach, deadline=10)
+
+
+def test_what_was_handed_over_goes_on_and_counts_for_no_limit(site: Site) -> None:
+    """A limit's list in the kernel (nf_conncount) has what it saw begin; what is entered in conntrack is not in it."""
+    around, processes = site.around, site.processes
+    station = Station(vid=300, mac="02:00:00:00:00:c3")
+    most = 3
+    processes.apply(A, make_table(replace(make_gateway(station), limits=Limits(connections=most))))
+
+    def send(to: str, ports: range) -> int:
+        """A packet from each port; how many left."""
+        world.drain()
+        for port in ports:
+            packet = UDP(sport=port, dport=7) / b"limited"
+            trunk.send(station.packet(packet, to=OUTSIDE, gateway_mac=around.mac(to, "eth1")))
+        is_ours = lambda frame: is_ipv4(frame) and b"limited" in frame.data  # noqa: E731
+        return len(world.collect(is_ours, count=len(ports), timeout=0.5))
+
+    def open_and_most(address: str) -> tuple[int, int]:
+        (counters,) = processes.call(address, "Counters", cluster="c300")["counters"]
+        return int(counters["connections"]), int(counters["connectionsMax"])
+
+    first, second, third = range(4000, 4000 + most), range(5000, 5000 + most), range(6000, 6000 + most)
+    with echo(around.outside, 7), Tap(around.raw, "eth1") as trunk, Tap(around.outside, "eth0") as world:
+        assert (send(A, first), send(A, second)) == (most, 0)
+        assert processes.hand_over()["to"] == B
+        assert send(B, first) == most, "they go on"
+        assert (send(B, second), send(B, third)) == (most, 0), "as many as the limit may begin beside them"
+        assert (send(B, first), send(B, second)) == (most, most), "nobody was put out for another"
+        assert open_and_most(B) == (2 * most, most), "people are told of all"
