@@ -9,46 +9,25 @@ Whether a goal is met is in the table, and changes nothing about the status.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from agent.containers.trees import remove_tree
 from agent.kernel.namespaces import delete_namespace, namespace_names
-from tests.bench.figure import Figure, Goal, make_document, make_table, make_unmeasured
+from tests.bench.emulated import NoGuestError, measure_emulated
+from tests.bench.figure import Figure, make_document, make_table, make_unmeasured
+from tests.bench.groups import Group, load_groups
 
-#: In the order of the table. Each has FIGURES, and measure(wanted, folder), which yields them.
-MODULES = (
-    "cluster",
-    "scale",
-    "containers",
-    "verify",
-    "compiling",
-    "vlan",
-    "ipip",
-    "natbox",
-    "natbox_flat",
-    "natbox_add",
-)
 BUILD = Path("build")
 #: On the file system that containers are made on.
 SCRATCH = Path("/var/lib/caas")
-Measure = Callable[[frozenset[str], Path], Iterator[Figure]]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Figures that are measured together."""
-
-    names: tuple[str, ...]
-    measure: Measure
 
 
 @dataclass(slots=True)
@@ -61,23 +40,50 @@ class Results:
 
     def add(self, group: Group, wanted: frozenset[str]) -> None:
         """Measure what of *group* is *wanted*. A failure is told, and the other groups go on."""
-        began = time.monotonic()
         names = [name for name in group.names if name in wanted]
-        print(f"{', '.join(names)} …", file=sys.stderr, flush=True)
-        try:
-            with scratch() as folder:
-                for figure in group.measure(frozenset(names), folder):
-                    self.figures.append(figure)
-        except Exception as exc:
-            self.failed = True
-            why = f"{type(exc).__name__}: {exc}"
-            print(f"error: {', '.join(names)}: {why}", file=sys.stderr, flush=True)
-            there = {figure.name for figure in self.figures}
-            first = why.strip().splitlines()[0][:200]
-            self.figures += [
-                make_unmeasured(name, unit="", goal=Goal(), why=first) for name in names if name not in there
-            ]
-        print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        with told(names):
+            try:
+                with scratch() as folder:
+                    for figure in group.measure(frozenset(names), folder):
+                        self.figures.append(figure)
+            except Exception as exc:
+                self._fail(names, f"{type(exc).__name__}: {exc}")
+
+    def add_emulated(self) -> None:
+        """Measure on Debian's kernel what needs a device that this one lacks. Without a guest they stay as they are,
+        and say that, too.
+        """
+        names = [one.name for one in self._lacking()]
+        if not names:
+            return
+        failed: Mapping[str, str]
+        with told(names, "on Debian's kernel, under emulation"):
+            try:
+                with scratch() as folder:
+                    found, failed = measure_emulated(names, folder)
+                self._put(found)
+            except NoGuestError as exc:
+                failed = {}
+                self._put({one.name: replace(one, against=f"{one.against}; {exc}") for one in self._lacking()})
+            except Exception as exc:
+                failed = dict.fromkeys(names, f"{type(exc).__name__}: {exc}")
+        for name, why in failed.items():
+            self._put({name: make_unmeasured(name, unit="", goal=None, why=_first_line(why))})
+            self._fail([name], why)
+
+    def _lacking(self) -> list[Figure]:
+        return [one for one in self.figures if one.lacks]
+
+    def _put(self, found: Mapping[str, Figure]) -> None:
+        """In the places of those with their names."""
+        self.figures = [found.get(one.name, one) for one in self.figures]
+
+    def _fail(self, names: list[str], why: str) -> None:
+        self.failed = True
+        print(f"error: {', '.join(names)}: {why}", file=sys.stderr, flush=True)
+        there = {figure.name for figure in self.figures}
+        lost = [name for name in names if name not in there]
+        self.figures += [make_unmeasured(name, unit="", goal=None, why=_first_line(why)) for name in lost]
 
     def text(self) -> str:
         """The machine and the table."""
@@ -95,6 +101,15 @@ class Results:
 
 
 @contextlib.contextmanager
+def told(names: Iterable[str], where: str = "") -> Iterator[None]:
+    """Say what is measured, and how long it took."""
+    began = time.monotonic()
+    print(f"{', '.join(names)} {where}".rstrip() + " …", file=sys.stderr, flush=True)
+    yield
+    print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -105,12 +120,6 @@ def scratch() -> Iterator[Path]:
         remove_tree(folder)
         with contextlib.suppress(OSError):  # others have something in it
             SCRATCH.rmdir()
-
-
-def load_groups() -> tuple[Group, ...]:
-    """Every group."""
-    loaded = [importlib.import_module(f"tests.bench.{name}") for name in MODULES]
-    return tuple(Group(module.FIGURES, module.measure) for module in loaded)
 
 
 def main(words: Iterable[str]) -> int:
@@ -131,6 +140,7 @@ def main(words: Iterable[str]) -> int:
         for group in groups:
             if not wanted.isdisjoint(group.names):
                 results.add(group, wanted)
+        results.add_emulated()
     except KeyboardInterrupt:
         print("interrupted: nothing was written; what was made is gone", file=sys.stderr)
         return 130
@@ -139,6 +149,10 @@ def main(words: Iterable[str]) -> int:
     results.write()
     print(results.text(), end="")
     return 1 if results.failed else 0
+
+
+def _first_line(why: str) -> str:
+    return why.strip().splitlines()[0][:200]
 
 
 def _remove_namespaces() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -51,7 +51,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One line of the table. *detail* is for people only: where the time goes, what else was seen."""
+    """One line of the table. *detail* is for people only: where the time goes, what else was seen. *lacks* is the kind
+    of device that it needs and this kernel does not make ("vlan", "ipip"); "" where that is not why it has no value.
+    """
 
     name: str
     value: float | None
@@ -62,6 +64,11 @@ class Figure:
     met: bool | None
     runs: tuple[float | Pair, ...]
     detail: tuple[str, ...] = ()
+    lacks: str = ""
+
+    def line(self) -> str:
+        """All of it in one line, for read_figure."""
+        return json.dumps(asdict(self))
 
     def document(self) -> dict[str, Any]:
         """What bench.json has of it."""
@@ -96,9 +103,11 @@ def make_limited(
 
 
 def make_paired(
-    name: str, runs: Sequence[Pair], *, unit: str, peer: str, goal: Goal, detail: Iterable[str] = ()
+    name: str, runs: Sequence[Pair], *, unit: str, peer: str, goal: Goal | None, detail: Iterable[str] = ()
 ) -> Figure:
-    """The median of ours, and the median of the pairs' ratios ours / peer's. ValueError without a run."""
+    """The median of ours, and the median of the pairs' ratios ours / peer's; no verdict without a *goal*. ValueError
+    without a run.
+    """
     _check(name, runs)
     value, theirs = median(ours for ours, _ in runs), median(other for _, other in runs)
     ratio = median(ours / other for ours, other in runs)
@@ -108,14 +117,14 @@ def make_paired(
         unit=unit,
         against=f"{peer}: {_plain(theirs)} {unit}",
         ratio=ratio,
-        goal=goal.text(unit),
-        met=goal.is_met(value, ratio),
+        goal=goal.text(unit) if goal else "",
+        met=goal.is_met(value, ratio) if goal else None,
         runs=tuple(runs),
         detail=tuple(detail),
     )
 
 
-def make_unmeasured(name: str, *, unit: str, goal: Goal, why: str) -> Figure:
+def make_unmeasured(name: str, *, unit: str, goal: Goal | None, why: str, lacks: str = "") -> Figure:
     """A figure that this machine cannot give, with the reason in place of what it stands against."""
     return Figure(
         name=name,
@@ -123,10 +132,18 @@ def make_unmeasured(name: str, *, unit: str, goal: Goal, why: str) -> Figure:
         unit=unit,
         against=f"not measured: {why}",
         ratio=None,
-        goal=goal.text(unit),
+        goal=goal.text(unit) if goal else "",
         met=None,
         runs=(),
+        lacks=lacks,
     )
+
+
+def read_figure(line: str) -> Figure:
+    """What Figure.line wrote. ValueError, TypeError or KeyError where it did not."""
+    found = json.loads(line)
+    runs = tuple(tuple(run) if isinstance(run, list) else run for run in found.pop("runs"))
+    return Figure(**found | {"runs": runs, "detail": tuple(found.pop("detail"))})
 
 
 def make_document(figures: Iterable[Figure]) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from agent.kernel.door import NetlinkDoor
 from proto.marks import Mark
 from proto.model import Bridge
-from tests.bench.figure import Figure, Goal, make_paired, make_unmeasured
-from tests.bench.traffic import Traffic, alternate, drop_arrivals
-from tests.conftest import kernel_words
+from tests.bench.carrier import Goals, compare, find_lacking
+from tests.bench.figure import Figure, Goal
+from tests.bench.traffic import Traffic, drop_arrivals
 from tests.support.netns import Site, poll_until, run
 from tests.support.tunnelled import ENDS, MTU, add_box, make, make_container, make_end
 
@@ -23,7 +23,6 @@ STREAM_GOAL, PACKETS_GOAL = Goal(ratio_least=0.95), Goal(ratio_least=1.0)
 #: The kernel's own is what ours is compared to, and has no goal of its own.
 FIGURES = ("ipip-tcp", "ipip-pps", "ipip-kernel-tcp", "ipip-kernel-pps")
 PEER = "the same route without a tunnel"
-PAIRS = 11
 UNDERLAY_MTU = 1500
 TARGET = "10.9.2.2"
 
@@ -69,32 +68,15 @@ class Crossing:
 def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
     """The figures of FIGURES that are *wanted*. Works in *folder*."""
     traffic = Traffic(folder)
-    for realisation, infix in (("bpf", ""), ("kernel", "kernel-")):
-        names = [f"ipip-{infix}{what}" for what in ("tcp", "pps")]
-        if wanted.isdisjoint(names):
-            continue
-        words = kernel_words("ipip") if realisation == "kernel" else ""
-        goals = (Goal(), Goal()) if realisation == "kernel" else (STREAM_GOAL, PACKETS_GOAL)
-        if words:
-            why = f"this kernel has no ipip: {words}"
-            units = ("Gb/s", "packets/s")
-            figures = [
-                make_unmeasured(name, unit=unit, goal=goal, why=why)
-                for name, unit, goal in zip(names, units, goals, strict=True)
-            ]
-            yield from (one for one in figures if one.name in wanted)
-        else:
-            yield from _measure(realisation, names, goals, wanted, traffic)
-
-
-def _measure(
-    realisation: str, names: list[str], goals: tuple[Goal, Goal], wanted: frozenset[str], traffic: Traffic
-) -> Iterator[Figure]:
-    with ExitStack() as around:
-        tunnelled, plain = Crossing(realisation, around), Crossing("", around)
-        if names[0] in wanted:
-            runs = alternate(PAIRS, lambda: tunnelled.stream(traffic), lambda: plain.stream(traffic))
-            yield make_paired(names[0], runs, unit="Gb/s", peer=PEER, goal=goals[0])
-        if names[1] in wanted:
-            runs = alternate(PAIRS, lambda: tunnelled.packets(traffic), lambda: plain.packets(traffic))
-            yield make_paired(names[1], runs, unit="packets/s", peer=PEER, goal=goals[1])
+    all_goals: dict[str, Goals] = {
+        "bpf": {"ipip-tcp": STREAM_GOAL, "ipip-pps": PACKETS_GOAL},
+        "kernel": {"ipip-kernel-tcp": None, "ipip-kernel-pps": None},
+    }
+    for realisation, names in all_goals.items():
+        goals = {name: goal for name, goal in names.items() if name in wanted}
+        lacking = find_lacking(goals, "ipip") if realisation == "kernel" else []
+        yield from lacking
+        if goals and not lacking:
+            with ExitStack() as around:
+                tunnelled, plain = Crossing(realisation, around), Crossing("", around)
+                yield from compare(goals, tunnelled, plain, peer=PEER, traffic=traffic)

@@ -1,9 +1,12 @@
-"""natbox-tcp, natbox-pps, natbox-rtt: through NATBox, against plain forwarding with nft's masquerade. natbox-python: a
-loop in Python in its place, against NATBox. The lab's topology:
+"""natbox-tcp, natbox-pps, natbox-rtt: through NATBox, against plain forwarding with nft's masquerade. natbox-8021q-*:
+against the same behind an 8021q device, which is NATBox's job done by the kernel's own for one VLAN. natbox-python: a
+loop in Python in its place, against NATBox. The lab's topology, each with an `outside` of its own:
 
 client (tagged) --+                +-- eth1 [natbox] eth2 ---- eth0 [outside]
+client (plain) ---+                +-- eth1 [gw0] eth2 ------- eth0 [out0]
                   switch (bridge) -+
-client (plain) ---+                +-- eth1 [plain] eth2 ----- eth0 [outside of its own]
+client (tagged) --+                +-- eth1.300 eth1 [gw300] eth2 --- eth0 [out300]
+raw sender -------+                +-- eth1 [loop] eth2 ------ eth0 [out3]
 """
 
 from __future__ import annotations
@@ -14,138 +17,181 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.kernel.natbox_door import NatboxDoor
 from proto.model import Gateway, Neighbour
+from tests.bench.carrier import compare, find_lacking
 from tests.bench.figure import Figure, Goal, make_paired
 from tests.bench.traffic import Traffic, alternate, drop_arrivals
-from tests.support.crossing import OUTSIDE, Crossing, mac_of, run
+from tests.support.crossing import OUTSIDE, UPLINK, Crossing, mac_of, run
 from tests.support.gateway import Previous
 
-#: Issue 5: NATBox on its BPF datapath, of plain forwarding.
+#: Issue 5: NATBox on its BPF datapath, of plain forwarding; and at least what 8021q devices give.
 STREAM_GOAL, PACKETS_GOAL = Goal(ratio_least=0.95), Goal(ratio_least=0.9)
+DEVICE_GOAL = Goal(ratio_least=1.0)
 #: Ours: nobody waits longer because there is a NATBox between; and a loop that came near would be the simpler NATBox.
 TRIP_GOAL, LOOP_GOAL = Goal(ratio_most=1.2), Goal(ratio_most=0.5)
-FIGURES = ("natbox-tcp", "natbox-pps", "natbox-rtt", "natbox-python")
-PEER = "plain nft forwarding and masquerade, untagged"
-VID, PAIRS, TRIPS = 100, 11, 500
+PLAIN = {"natbox-tcp": STREAM_GOAL, "natbox-pps": PACKETS_GOAL}
+DEVICES = {"natbox-8021q-tcp": DEVICE_GOAL, "natbox-8021q-pps": DEVICE_GOAL}
+FIGURES = (*PLAIN, "natbox-rtt", *DEVICES, "natbox-python")
+PLAIN_PEER = "plain nft forwarding and masquerade, untagged"
+DEVICE_PEER = "an 8021q device, nft forwarding and masquerade"
+TRIPS = 500
 LOOP_PAUSE = 0.3
-#: The raw senders' MACs are those that traffic.c makes of their addresses.
-TENANT, SENDER, GATEWAY = "10.0.100.50", "10.0.100.51", "10.0.100.1"
+#: VLANs, and the networks in them; 0: untagged. Of each, .1 is the gateway, .50 the client, .51 the raw sender.
+VID, DEVICE_VID, UNTAGGED = 100, 300, 0
+NETWORKS = {VID: "10.0.100", DEVICE_VID: "10.0.220", UNTAGGED: "10.0.200"}
+#: traffic.c makes it of the address.
 SENDER_MAC = "02:00:00:00:64:33"
-PLAIN_TENANT, PLAIN_SENDER, PLAIN_GATEWAY = "10.0.200.50", "10.0.200.51", "10.0.200.1"
-PLAIN_UPLINK = "203.0.113.1"
 RULES = """table ip bench {
     chain forward { type filter hook forward priority filter; ct state invalid drop; }
     chain leave { type nat hook postrouting priority srcnat; oifname "eth2" masquerade fully-random; }
 }"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Through one gateway to its *outside*: from *client*, and from the raw socket of *sender*, in the VLAN *vid*."""
+
+    gateway_mac: str
+    vid: int
+    outside: str
+    sender: str
+    client: str = ""
+
+    def stream(self, traffic: Traffic) -> float:
+        """Gb/s."""
+        return traffic.stream(self.client, self.outside, OUTSIDE)
+
+    def packets(self, traffic: Traffic) -> float:
+        """Per second, from the raw sender."""
+        source = f"{NETWORKS[self.vid]}.51"
+        return traffic.frames(
+            self.sender, "eth1", self.gateway_mac, self.vid, source, OUTSIDE, receiver=self.outside, at="eth0"
+        )
+
+    def trip(self) -> float:
+        """Microseconds there and back, the mean of as many echo requests as fit one after the other."""
+        said = run("ping", "-q", "-A", "-c", str(TRIPS), OUTSIDE, netns=self.client).stdout
+        return float(said.rpartition(" = ")[2].split("/")[1]) * 1000
+
+
 class Site:
-    """Both gateways with a client and a raw sender each."""
+    """NATBox with a client and a raw sender, and whatever is added to compare it with."""
 
     def __init__(self, folder: Path, around: ExitStack) -> None:
+        self._folder, self._around = folder, around
         self._crossing = crossing = Crossing()
         around.callback(crossing.close)
-        self.outside = crossing.outside
-        self.client = crossing.add_tenant(VID, f"{TENANT}/24", GATEWAY, build=folder)
-        self._open_natbox(around)
-        self.plain, self.plain_outside, self.plain_client = (
-            crossing.add_namespace(name) for name in ("plain", "out2", "client")
-        )
-        self._make_plain()
-        self.mac, self.plain_mac = crossing.trunk_mac, mac_of(self.plain, "eth1")
-        self.sender = crossing.raw
-        for client, outside in ((self.client, self.outside), (self.plain_client, self.plain_outside)):
-            run("ping", "-q", "-c", "1", "-W", "5", OUTSIDE, netns=client)
-            drop_arrivals(outside, "eth0")
+        client = self._add_client(VID)
+        self._open_natbox(client)
+        self.natbox = self._try(crossing.natbox, crossing.outside, VID, client)
 
-    def _open_natbox(self, around: ExitStack) -> None:
+    def _add_client(self, vid: int) -> str:
+        network, crossing = NETWORKS[vid], self._crossing
+        address, gateway = f"{network}.50/24", f"{network}.1"
+        if vid:
+            return crossing.add_tenant(vid, address, gateway, build=self._folder)
+        client = crossing.add_namespace("client")
+        crossing.plug(client, "eth1")
+        run("ip", "address", "add", address, "dev", "eth1", netns=client)
+        run("ip", "route", "add", "default", "via", gateway, netns=client)
+        return client
+
+    def _open_natbox(self, client: str) -> None:
         door = NatboxDoor(trunk="eth1", uplink="eth2", memory=Previous(), netns=self._crossing.natbox)
-        around.callback(door.close)
+        self._around.callback(door.close)
         door.lay_path()
-        neighbours = ((TENANT, mac_of(self.client, "eth1")), (SENDER, SENDER_MAC))
+        network = NETWORKS[VID]
+        neighbours = ((f"{network}.50", mac_of(client, "eth1")), (f"{network}.51", SENDER_MAC))
         door.create(
             Gateway(
                 cluster="bench",
                 network="cluster",
                 vid=VID,
-                gateway=ipaddress.IPv4Interface(f"{GATEWAY}/24"),
+                gateway=ipaddress.IPv4Interface(f"{network}.1/24"),
                 neighbours=tuple(Neighbour(address=ipaddress.IPv4Address(one), mac=mac) for one, mac in neighbours),
             )
         )
 
-    def _make_plain(self) -> None:
+    def _try(self, gateway: str, outside: str, vid: int, client: str) -> Way:
+        """The way through *gateway*, over which a packet of the client's has gone there and back."""
+        run("ping", "-q", "-c", "1", "-W", "5", OUTSIDE, netns=client)
+        drop_arrivals(outside, "eth0")
+        mac = mac_of(gateway, "eth1")
+        return Way(gateway_mac=mac, vid=vid, outside=outside, sender=self._crossing.raw, client=client)
+
+    def _add_pair(self, name: str, outside_name: str) -> tuple[str, str]:
+        """A gateway with a port of the switch, and its outside."""
         crossing = self._crossing
-        for netns, address in ((self.plain, PLAIN_GATEWAY), (self.plain_client, PLAIN_TENANT)):
-            crossing.plug(netns, "eth1")
-            run("ip", "address", "add", f"{address}/24", "dev", "eth1", netns=netns)
-        crossing.join((self.plain, "eth2", f"{PLAIN_UPLINK}/24"), (self.plain_outside, "eth0", f"{OUTSIDE}/24"))
-        run("ip", "route", "add", "default", "via", PLAIN_GATEWAY, netns=self.plain_client)
-        run("sysctl", "-qw", "net.ipv4.ip_forward=1", netns=self.plain)
-        run("sh", "-c", f"nft -f - <<'END'\n{RULES}\nEND", netns=self.plain)
+        gateway, outside = crossing.add_namespace(name), crossing.add_namespace(outside_name)
+        crossing.plug(gateway, "eth1")
+        crossing.join((gateway, "eth2", f"{UPLINK}/24"), (outside, "eth0", f"{OUTSIDE}/24"))
+        return gateway, outside
 
-    def frames(self, traffic: Traffic) -> float:
-        """Packets per second through NATBox."""
-        return traffic.frames(self.sender, "eth1", self.mac, VID, SENDER, OUTSIDE, receiver=self.outside, at="eth0")
+    def add_kernel(self, vid: int) -> Way:
+        """Routing, connection tracking and masquerade of the kernel's, and its 8021q device where *vid* is not 0."""
+        gateway, outside = self._add_pair(f"gw{vid}", f"out{vid}")
+        link = f"eth1.{vid}" if vid else "eth1"
+        if vid:
+            run("ip", "link", "add", link, "link", "eth1", "type", "vlan", "id", str(vid), netns=gateway)
+            run("ip", "link", "set", link, "up", netns=gateway)
+        run("ip", "address", "add", f"{NETWORKS[vid]}.1/24", "dev", link, netns=gateway)
+        run("sysctl", "-qw", "net.ipv4.ip_forward=1", netns=gateway)
+        run("sh", "-c", f"nft -f - <<'END'\n{RULES}\nEND", netns=gateway)
+        return self._try(gateway, outside, vid, self._add_client(vid))
 
-    def trip(self, client: str) -> float:
-        """Microseconds there and back, the mean of as many echo requests as fit one after the other."""
-        said = run("ping", "-q", "-A", "-c", str(TRIPS), OUTSIDE, netns=client).stdout
-        return float(said.rpartition(" = ")[2].split("/")[1]) * 1000
-
-    def loop_frames(self, traffic: Traffic) -> float:
-        """Packets per second through a loop in Python that has a trunk port and an uplink of its own."""
-        time.sleep(LOOP_PAUSE)  # what is in its socket from the run before is not this one's
-        return traffic.frames(
-            self.sender, "eth1", mac_of(self.loop, "eth1"), VID, SENDER, OUTSIDE, receiver=self.loop_outside, at="eth0"
-        )
-
-    def open_loop(self, around: ExitStack) -> None:
-        crossing = self._crossing
-        self.loop, self.loop_outside = crossing.add_namespace("loop"), crossing.add_namespace("out3")
-        crossing.plug(self.loop, "eth1")
-        crossing.join((self.loop, "eth2", f"{PLAIN_UPLINK}/24"), (self.loop_outside, "eth0", f"{OUTSIDE}/24"))
-        drop_arrivals(self.loop_outside, "eth0")
-        next_mac = mac_of(self.loop_outside, "eth0").replace(":", "")
-        words = ("tests.bench.natbox_loop", "eth1", "eth2", str(VID), PLAIN_UPLINK, next_mac)
+    def add_loop(self) -> Way:
+        """A loop in Python, which answers no client."""
+        gateway, outside = self._add_pair("loop", "out3")
+        drop_arrivals(outside, "eth0")
+        next_mac = mac_of(outside, "eth0").replace(":", "")
+        words = ("tests.bench.natbox_loop", "eth1", "eth2", str(VID), UPLINK, next_mac)
         loop = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{self.loop}", sys.executable, "-m", *words],
+            ["nsenter", f"--net=/run/netns/{gateway}", sys.executable, "-m", *words],
             stdout=subprocess.PIPE,
             text=True,
         )
-        around.callback(loop.wait)
-        around.callback(loop.kill)
+        self._around.callback(loop.wait)
+        self._around.callback(loop.kill)
         assert loop.stdout is not None
         assert loop.stdout.readline() == "ready\n", "the loop did not start"
-
-    def plain_frames(self, traffic: Traffic) -> float:
-        """Packets per second through plain forwarding."""
-        return traffic.frames(
-            self.sender, "eth1", self.plain_mac, 0, PLAIN_SENDER, OUTSIDE, receiver=self.plain_outside, at="eth0"
-        )
+        mac = mac_of(gateway, "eth1")
+        return Way(gateway_mac=mac, vid=VID, outside=outside, sender=self._crossing.raw)
 
 
 def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
     """The figures of FIGURES that are *wanted*. Works in *folder*."""
+    devices = {name: goal for name, goal in DEVICES.items() if name in wanted}
+    lacking = find_lacking(devices, "vlan")
+    yield from lacking
+    if wanted.issubset(one.name for one in lacking):
+        return
     traffic = Traffic(folder)
     with ExitStack() as around:
         site = Site(folder, around)
-        if "natbox-tcp" in wanted:
-            runs = alternate(
-                PAIRS,
-                lambda: traffic.stream(site.client, site.outside, OUTSIDE),
-                lambda: traffic.stream(site.plain_client, site.plain_outside, OUTSIDE),
-            )
-            yield make_paired("natbox-tcp", runs, unit="Gb/s", peer=PEER, goal=STREAM_GOAL)
-        if "natbox-pps" in wanted:
-            runs = alternate(PAIRS, lambda: site.frames(traffic), lambda: site.plain_frames(traffic))
-            yield make_paired("natbox-pps", runs, unit="packets/s", peer=PEER, goal=PACKETS_GOAL)
-        if "natbox-rtt" in wanted:
-            runs = alternate(PAIRS, lambda: site.trip(site.client), lambda: site.trip(site.plain_client))
-            yield make_paired("natbox-rtt", runs, unit="us", peer=PEER, goal=TRIP_GOAL)
+        yield from _against_plain(wanted, site, traffic)
+        if devices and not lacking:
+            yield from compare(devices, site.natbox, site.add_kernel(DEVICE_VID), peer=DEVICE_PEER, traffic=traffic)
         if "natbox-python" in wanted:
-            site.open_loop(around)
-            runs = alternate(PAIRS, lambda: site.loop_frames(traffic), lambda: site.frames(traffic))
+            loop = site.add_loop()
+            runs = alternate(lambda: _loop_packets(loop, traffic), lambda: site.natbox.packets(traffic))
             yield make_paired("natbox-python", runs, unit="packets/s", peer="NATBox in the kernel", goal=LOOP_GOAL)
+
+
+def _against_plain(wanted: frozenset[str], site: Site, traffic: Traffic) -> Iterator[Figure]:
+    goals = {name: goal for name, goal in PLAIN.items() if name in wanted}
+    if not goals and "natbox-rtt" not in wanted:
+        return
+    plain = site.add_kernel(UNTAGGED)
+    yield from compare(goals, site.natbox, plain, peer=PLAIN_PEER, traffic=traffic)
+    if "natbox-rtt" in wanted:
+        runs = alternate(site.natbox.trip, plain.trip)
+        yield make_paired("natbox-rtt", runs, unit="us", peer=PLAIN_PEER, goal=TRIP_GOAL)
+
+
+def _loop_packets(loop: Way, traffic: Traffic) -> float:
+    time.sleep(LOOP_PAUSE)  # what is in its socket from the run before is not this one's
+    return loop.packets(traffic)

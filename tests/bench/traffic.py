@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,17 @@ DISCARD_PORT = 9
 #: Seconds of one run: short, for there are many, and every other one is the peer's.
 STREAM, PACKETS = 0.6, 0.4
 PATIENCE = 30
+#: Of runs; the environment's BENCH_PAIRS, where it is set.
+PAIRS = 11
 
 
 class Traffic:
-    """The compiled program in *folder*. One flow at a time."""
+    """The program in *folder*, compiled where it is not there. One flow at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._program = str(folder / "traffic")
-        subprocess.run(["clang", "-O2", "-o", self._program, str(SOURCE)], check=True)
+        if not Path(self._program).exists():
+            subprocess.run(["clang", "-O2", "-o", self._program, str(SOURCE)], check=True)
 
     def stream(self, sender: str, receiver: str, address: str) -> float:
         """Gb/s of one TCP connection from namespace *sender* to *address* of *receiver*, as the receiver reads it."""
@@ -70,11 +74,11 @@ def drop_arrivals(netns: str, link: str) -> None:
     run(f"nft -f - <<'END'\n{rules}\nEND", netns=netns)
 
 
-def alternate(count: int, one: Callable[[], float], other: Callable[[], float]) -> list[tuple[float, float]]:
-    """*count* pairs (one, other), measured one right after the other, each second pair in the other order."""
+def alternate(one: Callable[[], float], other: Callable[[], float]) -> list[tuple[float, float]]:
+    """PAIRS pairs (one, other), measured one right after the other, each second pair in the other order."""
     one(), other()  # what is learnt once (neighbours, connections, ports of a switch) is learnt now
     pairs = []
-    for number in range(count):
+    for number in range(int(os.environ.get("BENCH_PAIRS", PAIRS))):
         if number % 2:
             second, first = other(), one()
         else:

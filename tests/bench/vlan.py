@@ -13,16 +13,16 @@ from pathlib import Path
 from agent.kernel.door import NetlinkDoor
 from proto.marks import Mark
 from proto.model import Bridge, Vlan
-from tests.bench.figure import Figure, Goal, make_paired, make_unmeasured
-from tests.bench.traffic import Traffic, alternate, drop_arrivals
-from tests.conftest import kernel_words
+from tests.bench.carrier import compare, find_lacking
+from tests.bench.figure import Figure, Goal
+from tests.bench.traffic import Traffic, drop_arrivals
 from tests.support.netns import Namespaces, run
 
 #: facts.md: 15.7 of 16.2 Gb/s, and 227 of 299 kpps, which is 0.76: a push, a pop and two passes more cost that.
 STREAM_GOAL, PACKETS_GOAL = Goal(ratio_least=0.9), Goal(ratio_least=0.76)
 FIGURES = ("vlan-tcp", "vlan-pps", "vlan-kernel-tcp", "vlan-kernel-pps")
 MARK = Mark("bench", "cluster")
-VID, MTU, PAIRS = 100, 1500, 11
+VID, MTU = 100, 1500
 BRIDGE = "lxcbr100"
 PREFIX = "10.77.0"
 
@@ -66,28 +66,11 @@ def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:
     """The figures of FIGURES that are *wanted*. Works in *folder*."""
     traffic = Traffic(folder)
     for realisation, infix in (("bpf", ""), ("kernel", "kernel-")):
-        names = [f"vlan-{infix}{what}" for what in ("tcp", "pps")]
-        if wanted.isdisjoint(names):
-            continue
-        words = kernel_words("vlan") if realisation == "kernel" else ""
-        if words:
-            why = f"this kernel has no 8021q: {words}"
-            figures = [
-                make_unmeasured(names[0], unit="Gb/s", goal=STREAM_GOAL, why=why),
-                make_unmeasured(names[1], unit="packets/s", goal=PACKETS_GOAL, why=why),
-            ]
-            yield from (one for one in figures if one.name in wanted)
-        else:
-            yield from _measure(realisation, names, wanted, traffic)
-
-
-def _measure(realisation: str, names: list[str], wanted: frozenset[str], traffic: Traffic) -> Iterator[Figure]:
-    peer = "the same bridges, untagged"
-    with ExitStack() as around:
-        tagged, untagged = Crossing(realisation, around), Crossing("", around)
-        if names[0] in wanted:
-            runs = alternate(PAIRS, lambda: tagged.stream(traffic), lambda: untagged.stream(traffic))
-            yield make_paired(names[0], runs, unit="Gb/s", peer=peer, goal=STREAM_GOAL)
-        if names[1] in wanted:
-            runs = alternate(PAIRS, lambda: tagged.packets(traffic), lambda: untagged.packets(traffic))
-            yield make_paired(names[1], runs, unit="packets/s", peer=peer, goal=PACKETS_GOAL)
+        goals = {f"vlan-{infix}tcp": STREAM_GOAL, f"vlan-{infix}pps": PACKETS_GOAL}
+        goals = {name: goal for name, goal in goals.items() if name in wanted}
+        lacking = find_lacking(goals, "vlan") if realisation == "kernel" else []
+        yield from lacking
+        if goals and not lacking:
+            with ExitStack() as around:
+                tagged, untagged = Crossing(realisation, around), Crossing("", around)
+                yield from compare(goals, tagged, untagged, peer="the same bridges, untagged", traffic=traffic)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guest import Guest
+from tests.support.guest import Guest, make_test_run
 
 HERE = Path(__file__).parent
 #: What each realisation carries in full; of what becomes of it all that is about the kernel's,
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def start(config: pytest.Config) -> Guest:
     """The guest of this run, started when first asked for."""
     if config.stash.get(_guest, None) is None:
-        config.stash[_guest] = Guest(RUNS)
+        config.stash[_guest] = Guest({name: make_test_run(arguments) for name, arguments in RUNS.items()})
     return config.stash[_guest]
 
 

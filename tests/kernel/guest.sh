@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs inside the guest as root: `guest.sh REPOSITORY PYTHON NAME ARGUMENTS [NAME ARGUMENTS]...`: each ARGUMENTS, one
-# word quoted for the shell, is a run of pytest called NAME. The guest's root is the host's, read-only over 9p without a
+# word quoted for the shell, is what follows `python -m` in the run called NAME. The guest's root is the host's, read-only over 9p without a
 # cache: a second, cached export of it (tag `cached`) makes starting a program several times as fast.
 set -u
 repository=$1 python=$2
@@ -12,8 +12,7 @@ mkdir -p /run/caas-test
 export REQUIRE_KINDS=vlan,ipip REQUIRE_CGROUP=2 CAAS_TEST_STATE=/run/caas-test PYTHONDONTWRITEBYTECODE=1 HOME=/run/caas-test
 echo "=== guest: $(uname -r)"
 while [ $# -gt 1 ]; do
-	chroot "$root" /bin/sh -c "cd $repository && exec $python -m pytest -q -p no:cacheprovider --color=no --tb=short \
-		--durations=10 $2" 2>&1
+	chroot "$root" /bin/sh -c "cd $repository && exec $python -m $2" 2>&1
 	echo "=== $1: status $?"
 	shift 2
 done

@@ -76,11 +76,7 @@ class Crossing:
         """A namespace whose eth1 is untagged inside and tagged *vid* on the switch, with a stack of its own."""
         netns = self.add_namespace(name or f"t{vid}-{next(_numbers)}")
         self.plug(netns, "eth1")
-        target = build / f"tag{vid}.o"
-        if not target.exists():
-            include = f"-I/usr/include/{os.uname().machine}-linux-gnu"
-            flags = ["-O2", "-g", "-target", "bpf", f"-DVID={vid}", include]
-            run("clang", *flags, "-c", str(HERE / "tag.bpf.c"), "-o", str(target))
+        target = make_tag(build, vid)
         run("tc", "qdisc", "add", "dev", "eth1", "clsact", netns=netns)
         for direction, section in (("egress", "tc/push"), ("ingress", "tc/pop")):
             place = ["tc", "filter", "add", "dev", "eth1", direction, "bpf", "da"]
@@ -91,6 +87,16 @@ class Crossing:
 
     def close(self) -> None:
         run("sh", "-c", "; ".join(f"ip netns del {netns}" for netns in self._made), check=False)
+
+
+def make_tag(build: Path, vid: int) -> Path:
+    """The compiled program of a tenant's, in *build*: made where it is not there."""
+    target = build / f"tag{vid}.o"
+    if not target.exists():
+        include = f"-I/usr/include/{os.uname().machine}-linux-gnu"
+        flags = ["-O2", "-g", "-target", "bpf", f"-DVID={vid}", include]
+        run("clang", *flags, "-c", str(HERE / "tag.bpf.c"), "-o", str(target))
+    return target
 
 
 def mac_of(netns: str, link: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.stock_kernel import prepare
@@ -25,37 +26,53 @@ _CACHED_EXPORT = (
 )
 
 
-class Guest:
-    """Runs tests/kernel/guest.sh with *runs* (name -> pytest's arguments) in a guest; what it says goes to LOG."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the guest runs on; *qemu* are more of QEMU's options."""
 
-    def __init__(self, runs: Mapping[str, Sequence[str]]) -> None:
-        self._runs = runs
+    cpus: int = 2
+    qemu: str = ""
+
+
+def make_test_run(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a run of pytest, for Guest."""
+    return ["pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=10", *arguments]
+
+
+class Guest:
+    """Runs tests/kernel/guest.sh in a guest, with *runs* (name -> what follows `python -m`); *log* has what it says."""
+
+    def __init__(self, runs: Mapping[str, Sequence[str]], *, log: Path = LOG, machine: Machine | None = None) -> None:
+        self._runs, self._log, self._machine = runs, log, machine or Machine()
         self._failure = ""
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="guest", daemon=True)
-        self._thread.start()
+        # Not the thread's own join: interrupted once, Python 3.11 takes the thread for ended from then on.
+        self._ended = threading.Event()
+        threading.Thread(target=self._work, name="guest", daemon=True).start()
 
     def said(self) -> str:
         """All that it said, once it has ended. AssertionError where it could not be started."""
-        self._thread.join()
+        self._ended.wait()
         assert not self._failure, self._failure
-        return LOG.read_text(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
         """End it now, with all its processes."""
         self._stopped = True
-        self._thread.join()
+        self._ended.wait()
 
     def _work(self) -> None:
         try:
-            self._run(_command(self._runs))
+            self._run(_command(self._runs, self._machine))
         except (RuntimeError, OSError) as exc:
             self._failure = f"no stock kernel: {exc}"
+        finally:
+            self._ended.set()
 
     def _run(self, command: list[str]) -> None:
         """In a session of its own, its output through a pipe into the log, all of it ended at the deadline."""
-        LOG.parent.mkdir(exist_ok=True)
-        with LOG.open("wb") as log:
+        self._log.parent.mkdir(exist_ok=True)
+        with self._log.open("wb") as log:
             running = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -83,14 +100,14 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-def _command(runs: Mapping[str, Sequence[str]]) -> list[str]:
+def _command(runs: Mapping[str, Sequence[str]], machine: Machine) -> list[str]:
     image = prepare()
     for tool, mend in (("vng", "make venv"), ("qemu-system-x86_64", "apt-get install qemu-system-x86")):
         if shutil.which(tool, path=_path()) is None:
             raise RuntimeError(f"{tool} is not there: {mend}")
     guest = ["sh", str(ROOT / "tests/kernel/guest.sh"), str(ROOT), sys.executable]
     guest += [word for name, arguments in runs.items() for word in (name, shlex.join(arguments))]
-    command = ["vng", "--verbose", "--run", str(image), "--disable-kvm", "--cpus", "2", "--memory", "2G"]
-    command += ["--append", "quiet", "--append", "loglevel=1", f"--qemu-opts={_CACHED_EXPORT}", "--"]
+    command = ["vng", "--verbose", "--run", str(image), "--disable-kvm", "--cpus", str(machine.cpus), "--memory", "2G"]
+    command += ["--append", "quiet", "--append", "loglevel=1", f"--qemu-opts={_CACHED_EXPORT} {machine.qemu}", "--"]
     # vng joins the words of its command with blanks.
     return [*command, shlex.join(guest)]
