@@ -1,4 +1,4 @@
-"""The guest's processes: what they say is kept, and they end with the run, also when it is interrupted. None is booted."""
+"""The guest's processes: what they say is kept, and they end with the run, also when it is interrupted."""
 
 from __future__ import annotations
 
