@@ -66,7 +66,7 @@ def test_who_is_interrupted_while_waiting_ends_its_processes(play: Play, tmp_pat
         signal.signal(signal.SIGALRM, before)
         assert runs(child)
         started.stop()
-    assert not runs(child)
+    poll_until(lambda: not runs(child), deadline=5)
 
 
 def test_arguments_with_blanks_are_one_word_each_in_the_guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
