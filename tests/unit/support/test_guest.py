@@ -55,8 +55,9 @@ def test_who_is_interrupted_while_waiting_ends_its_processes(play: Play, tmp_pat
         raise KeyboardInterrupt
 
     pid = tmp_path / "pid"
-    started = play(f"sleep 600 & echo $! > {pid}; wait")
-    child = int(poll_until(lambda: pid.exists() and pid.read_text(), deadline=10))
+    started = play(f"sleep 600 & echo $$ $! > {pid}; wait")
+    words = poll_until(lambda: pid.exists() and pid.read_text().split(), deadline=10)
+    shell, child = map(int, words or ())
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -66,6 +67,7 @@ def test_who_is_interrupted_while_waiting_ends_its_processes(play: Play, tmp_pat
         signal.signal(signal.SIGALRM, before)
         assert runs(child)
         started.stop()
+    assert not runs(shell), "whoever has stopped it may end, and its threads with it"
     poll_until(lambda: not runs(child), deadline=5)
 
 
