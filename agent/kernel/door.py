@@ -181,7 +181,7 @@ class NetlinkDoor:
         with self._lock, kernel_errors(f"change {after.kind} {after.name}"):
             match before, after:
                 case Bridge(), Bridge():
-                    link = self._find_owned(links.list_links(self._connection), after)
+                    link = self._find_owned(links.find_links(self._connection, after.name), after)
                     make_quiet((link.name,), netns=self._connection.netns, tally=self._tally)
                     links.perform(
                         self._connection,
@@ -318,7 +318,7 @@ class NetlinkDoor:
             return list_taken_ports(self._nft, netns=self._connection.netns)
 
     def _create_bridge(self, wanted: Bridge) -> None:
-        placement.check_name_free(links.list_links(self._connection), wanted)
+        placement.check_name_free(links.find_links(self._connection, wanted.name), wanted)
         index = links.make_ifindex()
         with ExitStack() as undo:
             undo.callback(take_back, links.delete_link, self._connection, index)

@@ -96,6 +96,11 @@ def find_link(connection: Netlink, name: str) -> SeenLink | None:
     return _seen_link(message)
 
 
+def find_links(connection: Netlink, *names: str) -> Links:
+    """Those of *names* that are there: one request for each, whatever the number of links."""
+    return Links([link for name in names if (link := find_link(connection, name)) is not None])
+
+
 def make_ifindex() -> int:
     """A random ifindex that no link has, as good as surely."""
     return IFINDEX_MIN + secrets.randbelow(IFINDEX_SPAN)

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
+from agent.kernel import links
 from agent.kernel.door import NetlinkDoor
 from proto.errors import CaasError, Code
 from proto.marks import Mark
@@ -239,6 +240,22 @@ def test_hundreds_of_links_are_seen_whole(site: Site, door: NetlinkDoor) -> None
     writes = door.writes
     assert set(door.observe().state.links) == set(made)
     assert door.writes == writes
+
+
+def test_a_bridge_costs_the_same_however_many_links_there_are(
+    door: NetlinkDoor, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_links(connection: object) -> None:
+        raise AssertionError("it asks for every link")
+
+    monkeypatch.setattr(links, "list_links", list_links)
+    door.create(bridge)
+    wider = replace(bridge, mtu=1600)
+    door.change(bridge, wider)
+    with pytest.raises(CaasError, match="the name is taken by a bridge of caas:demo:cluster"):
+        door.create(bridge)
+    monkeypatch.undo()
+    assert door.observe().state.links == (wider,)
 
 
 def test_several_threads_may_call_at_once(site: Site, door: NetlinkDoor) -> None:
