@@ -333,27 +333,30 @@ def test_a_topology_with_a_router_between_hosts(labs: Labs, tmp_path: Path) -> N
     assert set(status(lab)["hosts"]) == {"left", "right", "r", "lan1", "lan2"}
 
 
-@pytest.mark.parametrize(
-    ("inline", "seen"),
-    [
-        ("", ()),
-        ("81000001", ((0x8100, 1),)),
-        ("81000064", ((0x8100, 100),)),
-        ("8100effe", ((0x8100, 0xEFFE),)),  # VID 4094 with priority 7
-        ("88a80064", ((0x88A8, 100),)),
-        ("8100006481000065", ((0x8100, 100), (0x8100, 101))),
-    ],
-    ids=["untagged", "1", "100", "4094", "802.1ad", "two tags"],
-)
-def test_the_trunk_passes_frames_as_they_are(labs: Labs, inline: str, seen: tuple[tuple[int, int], ...]) -> None:
+#: Bytes after the addresses of a frame, before its EtherType -> the tags that are seen.
+TAGS: dict[str, tuple[tuple[int, int], ...]] = {
+    "": (),
+    "81000001": ((0x8100, 1),),
+    "81000064": ((0x8100, 100),),
+    "8100effe": ((0x8100, 0xEFFE),),  # VID 4094 with priority 7
+    "88a80064": ((0x88A8, 100),),
+    "8100006481000065": ((0x8100, 100), (0x8100, 101)),
+}
+
+
+def test_the_trunk_passes_frames_as_they_are(labs: Labs) -> None:
     lab = labs()
     run("up", "--name", lab)
+    addresses = bytes.fromhex("ffffffffffff020000000001")
+    passed = {}
     with Tap(f"{lab}-host1", "eth1") as sender, Tap(f"{lab}-host2", "eth1") as receiver:
-        addresses = bytes.fromhex("ffffffffffff020000000001")
-        sender.send(addresses + bytes.fromhex(inline) + EXPERIMENT.to_bytes(2, "big") + b"from host1" + bytes(50))
-        (frame,) = receiver.collect(lambda frame: frame.ethertype == EXPERIMENT)
-    assert frame.tags == seen
-    assert frame.payload.startswith(b"from host1")
+        for inline in TAGS:
+            text = f"from host1: {inline}".encode()
+            sender.send(addresses + bytes.fromhex(inline) + EXPERIMENT.to_bytes(2, "big") + text + bytes(50))
+            (frame,) = receiver.collect(lambda frame: frame.ethertype == EXPERIMENT)
+            assert frame.payload.startswith(text)
+            passed[inline] = frame.tags
+    assert passed == TAGS
 
 
 def test_after_down_the_machine_is_as_it_was(labs: Labs) -> None:
