@@ -121,11 +121,21 @@ def last_reasons(log: Path) -> str:
 
 def remove_lock(name: str, lxcpath: Path) -> None:
     """Remove the lock file of a container that is gone, and its folders where nothing is left in *lxcpath*."""
-    folder = _LOCKS / str(lxcpath).lstrip("/")
-    (folder / f".{name}").unlink(missing_ok=True)
+    (_lock_folder(lxcpath) / f".{name}").unlink(missing_ok=True)
+    remove_lock_folders(lxcpath)
+
+
+def remove_lock_folders(lxcpath: Path) -> None:
+    """Remove the folders of locks where nothing is left in *lxcpath*, also what a call that was cut off has left."""
     if any(lxcpath.iterdir()):
         return
+    folder = _lock_folder(lxcpath)
     with contextlib.suppress(OSError):  # not empty: others' locks
         while folder != _LOCKS:
-            folder.rmdir()
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
             folder = folder.parent
+
+
+def _lock_folder(lxcpath: Path) -> Path:
+    return _LOCKS / str(lxcpath).lstrip("/")

@@ -343,6 +343,8 @@ class Operations:
                 if prefix == _GONE:
                     liblxc.remove_lock(path.name.removeprefix(_GONE), self.lxcpath)
                 self.writes += 1
+        liblxc.remove_lock_folders(self.lxcpath)
+        self._cgroups.remove_base()
 
 
 def _check_changeable(before: Container, after: Container, *, running: bool) -> None:

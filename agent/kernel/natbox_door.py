@@ -100,16 +100,16 @@ class NatboxDoor:
         return [address for _, address in list_addresses(self._route, index)]
 
     def observe_path(self) -> SeenPath:
-        """Which pieces of the shared path are there."""
+        """Which pieces of the shared path are there, and which are missing."""
         with self._lock:
             trunk, uplink = self._find(self.path.trunk), self._find(self.path.uplink)
             if trunk is None or uplink is None:
                 return SeenPath(there=(), missing=(f"{self.path.trunk} or {self.path.uplink}",))
-            state = {piece.title: piece.is_there() for piece in self._pieces(trunk, uplink)}
-        return SeenPath(
-            there=tuple(title for title, there in state.items() if there),
-            missing=tuple(title for title, there in state.items() if not there),
-        )
+            pieces = self._pieces(trunk, uplink)
+            return SeenPath(
+                there=tuple(piece.title for piece in pieces if piece.is_left()),
+                missing=tuple(piece.title for piece in pieces if not piece.is_there()),
+            )
 
     def lay_path(self) -> None:
         """Make what is missing of the shared path. On a failure, what this call made is removed again."""

@@ -58,6 +58,9 @@ class GatePiece:
             return False
         return not found.is_open or self._wanted.is_open
 
+    def is_left(self) -> bool:
+        return False
+
     def make(self) -> None:
         maps = self._maps()
         if MAP in maps:

@@ -92,14 +92,12 @@ class HandOverDoor:
         if uplink is None:
             return ()
         # Else the kernel removes the others of a subnet with the first of them.
-        was_there = self._promote.is_there()
-        if not was_there:
+        if not self._promote.is_there():
             self._promote.make()
         try:
             return self._shared.give_up(uplink)
         finally:
-            if not was_there:
-                self._promote.remove()
+            self._promote.remove()  # also what a daemon that was killed here has made
 
     def connections(self) -> list[Connection]:
         """Every connection that can be handed over."""

@@ -100,7 +100,8 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenPath:
-    """The shared path as the kernel has it: titles of the pieces that are there, and of those that are not."""
+    """The shared path as the kernel has it: titles of the pieces of which there is something to remove (a setting that
+    is to be put back), and of those that are not as wanted."""
 
     there: tuple[str, ...]
     missing: tuple[str, ...]

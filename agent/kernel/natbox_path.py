@@ -55,6 +55,9 @@ class Piece(Protocol):
     def remove(self) -> None:
         """Already gone is success."""
 
+    def is_left(self) -> bool:
+        """Whether there is something for `remove` to do."""
+
 
 def list_addresses(connection: Netlink, index: int = 0) -> list[tuple[int, ipaddress.IPv4Interface]]:
     """Every IPv4 address with its link's index; of one link where *index* is given."""
@@ -79,6 +82,9 @@ class NetlinkPiece:
     def is_there(self) -> bool:
         with kernel_errors(f"look for {self.title}"):
             return self.looks()
+
+    def is_left(self) -> bool:
+        return self.is_there()
 
     def make(self) -> None:
         with kernel_errors(f"create {self.title}"):
@@ -109,6 +115,10 @@ class Sysctl:
 
     def is_there(self) -> bool:
         return self._read() == self.value
+
+    def is_left(self) -> bool:
+        """Also where a boot has put it back already; not where it was so before us."""
+        return self.memory.get(self.path) is not None
 
     def make(self) -> None:
         if self.memory.get(self.path) is None:
@@ -152,6 +162,9 @@ class Promiscuity:
         with kernel_errors(f"look for link {self.link.name}"):
             now = find_link(self.connection, self.link.name)
         return now is not None and bool(now.flags & IFF_PROMISC)
+
+    def is_left(self) -> bool:
+        return self.memory.get(self._key) is not None
 
     def make(self) -> None:
         if self.memory.get(self._key) is None:

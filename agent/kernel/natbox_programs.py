@@ -64,6 +64,9 @@ class NatboxPrograms:
     def is_gone(self) -> bool:
         return not self._ours()
 
+    def is_left(self) -> bool:
+        return not self.is_gone() or self._memory.get(self._clsact) is not None
+
     def make(self) -> None:
         """Attach both programs over the maps that there are, or new ones."""
         with BpfObject(OBJECT, reuse=self._reusable(), tally=self._tally) as loaded:

@@ -49,6 +49,9 @@ class NatboxRules:
     def is_gone(self) -> bool:
         return self._table.list_rules() is None
 
+    def is_left(self) -> bool:
+        return not self.is_gone()
+
     def check(self) -> None:
         """Let the kernel try the table without keeping it. UNSUPPORTED where it lacks something."""
         try:

@@ -327,6 +327,9 @@ def test_a_removal_goes_on_where_a_worker_was_killed_in_it(open_door: Callable[.
         assert not gone.exists()
         assert not lock.exists()
         assert not door.observe()
+        lock.parent.parent.mkdir(parents=True)  # all but the folders above the lock's
+        finish(one)
+        assert not lock.parent.parent.exists()
 
 
 def test_idle_workers_killed(door: LxcDoor, container: Make) -> None:

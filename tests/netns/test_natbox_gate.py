@@ -190,6 +190,20 @@ def test_a_shared_address_is_taken_and_given_up_and_no_other(box: Box) -> None:
     assert addresses() == ["203.0.113.1/24", "203.0.113.9/24"]
 
 
+def test_what_a_daemon_that_was_killed_has_set_is_put_back(box: Box) -> None:
+    """It sets promote_secondaries while it gives up addresses, and only then."""
+    name = "net.ipv4.conf.eth2.promote_secondaries"
+    (before,) = run("sysctl", "-n", name, netns=box.around.natbox).stdout.split()
+    assert before == "0"
+    box.machine._promote.make()
+    box.machine.take_shared(SHARED)
+    assert list(box.machine.give_up_shared()) == list(SHARED)
+    assert run("sysctl", "-n", name, netns=box.around.natbox).stdout.split() == [before]
+    run("sysctl", "-w", f"{name}=1", netns=box.around.natbox)
+    box.machine.give_up_shared()
+    assert run("sysctl", "-n", name, netns=box.around.natbox).stdout == "1\n", "somebody else's wish"
+
+
 def test_nobody_answers_where_there_is_nobody(box: Box, tmp_path: Path) -> None:
     run("ip", "address", "del", f"{UPLINK}/24", "dev", "eth2", netns=box.around.natbox)
     assert box.machine.ask(SHARED, seconds=0.3) == ("", "")

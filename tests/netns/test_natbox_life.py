@@ -20,7 +20,7 @@ from natbox.gatekeeper import Gatekeeper
 from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
 from proto.errors import CaasError, Code
-from proto.model import Gateway, Limits, Publication
+from proto.model import Gateway, GatewayTable, Limits, Publication
 from tests.support.crossing import MANAGEMENT, OUTSIDE, UPLINK, Crossing, mac_of, run
 from tests.support.flows import Sender, echo, transfer
 from tests.support.gateway import Previous, Station, make_gateway, make_table
@@ -242,6 +242,35 @@ def test_the_last_table_gone_leaves_nothing(around: Crossing, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "desired").iterdir()] == ["removed"]
     assert not (tmp_path / "previous.json").exists()
     assert looks.find("demo", is_last=True) == ()
+
+
+def test_settings_that_were_so_before_are_no_part_of_the_path(around: Crossing, tmp_path: Path) -> None:
+    """Most gateways forward: net.ipv4.ip_forward is 1 before NATBox comes, and stays so."""
+    run("sysctl", "-w", "net.ipv4.ip_forward=1", netns=around.natbox)
+    gatekeeper = Gatekeeper(open_door(around), SavedTables(tmp_path / "desired"))
+    table = make_table(make_gateway(Station(vid=100, mac="02:00:00:00:00:01")))
+    assert gatekeeper.door.observe_path().there == ()
+    gatekeeper.apply(table, on_plan=lambda _: None, on_done=lambda _: None)
+    gatekeeper.destroy(table.cluster, dry_run=False, on_plan=lambda _: None, on_done=lambda _: None)
+    assert gatekeeper.door.observe_path().there == ()
+    for link in ("eth1", "eth2"):
+        assert run("sysctl", "-n", f"net.ipv4.conf.{link}.forwarding", netns=around.natbox).stdout == "1\n"
+
+
+def test_a_removal_that_lost_its_power_ends_after_the_boot(around: Crossing, tmp_path: Path) -> None:
+    """Only what NATBox has on its disk is left of the path, and goes as well."""
+    saved = SavedTables(tmp_path / "desired")
+    saved.save(GatewayTable(cluster="demo", generation=2))
+    memory = PreviousValues(tmp_path / "previous.json")
+    for name, value in (("ipv4/conf/eth1/forwarding", "0"), ("promiscuous eth1", "off"), ("clsact eth1", "made")):
+        memory.put(name, value)
+    before = snapshot(around.natbox)
+    door = NatboxDoor(trunk="eth1", uplink="eth2", memory=memory, netns=around.natbox)
+    gatekeeper = Gatekeeper(door, saved, Leftovers(tmp_path, netns=around.natbox))
+    gatekeeper.restore()
+    assert not (tmp_path / "previous.json").exists()
+    assert snapshot(around.natbox) == before
+    assert gatekeeper.destroy("demo", dry_run=False, on_plan=lambda _: None, on_done=lambda _: None).left == ()
 
 
 def test_the_last_of_4094_costs_what_the_first_did(around: Crossing) -> None:

@@ -119,7 +119,8 @@ class Campaign:
         try:
             if kill.power:
                 self._lab.lose_power(machine_of(kill.where))
-            self._lab.up()
+            if not kill.where.startswith("worker"):  # its agent starts another one
+                self._lab.up()
             self.give(kill.verb)
             residue = judge.wait_same(self._wanted[kill.verb], self._lab, seconds=SETTLE)
             if kill.verb == "up" and not residue:

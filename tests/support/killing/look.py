@@ -26,6 +26,7 @@ def take() -> dict[str, list[str]]:
     links = _json("ip", "-details", "-json", "link")
     return {
         "links": [_text(_link(one)) for one in links],
+        "qdiscs": [f"{one['dev']} {one['kind']} {one.get('parent', '')}" for one in _json("tc", "-json", "qdisc")],
         "filters": [line for one in links for line in _filters(one["ifname"])],
         "addresses": list(_addresses()),
         "routes": [_text(one) for one in _json("ip", "-4", "-json", "route", "show", "table", "all")],

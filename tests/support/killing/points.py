@@ -29,8 +29,8 @@ from typing import Any
 VARIABLE = "CAAS_TEST_POINTS"
 #: Where agents take images from, in place of the machine's own; containers are small then, and without nova.
 IMAGES = "CAAS_TEST_IMAGES"
-#: The cgroup of a host's containers has another name in each lab.
-_HOST_CGROUP = re.compile(r"\bcaas-[0-9a-f]{12}\b")
+#: The cgroup of a host's containers has another name in each lab, and is in every hierarchy of version 1.
+_HOST_CGROUP = re.compile(r"^/sys/fs/cgroup/(.*/)?caas-[0-9a-f]{12}\b")
 #: How the points in a step's commands begin.
 WITHIN = "a command of "
 _OPENED_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -152,7 +152,7 @@ def watch_files(points: Points, roots: Sequence[Path]) -> None:
         if not isinstance(arguments[0], str | bytes | os.PathLike):
             return
         path = os.fsdecode(arguments[0])
-        path = _HOST_CGROUP.sub("caas", path)
+        path = _HOST_CGROUP.sub("/sys/fs/cgroup/caas", path)
         if not path.startswith("/"):
             points.reach(f"{event} in an open folder")
         elif path.startswith(below):
