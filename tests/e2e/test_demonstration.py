@@ -374,6 +374,26 @@ def test_verify_and_test_find_all_well(demonstration: Demonstration) -> None:
     demonstration.caas("test", "demo")
 
 
+def test_logs_say_what_a_service_that_does_not_start_says(demonstration: Demonstration) -> None:
+    unit = "/etc/systemd/system/nova-compute.service.d/broken.conf"
+    words = "[Service]\nRestart=no\nExecStart=\nExecStart=/bin/sh -c 'echo the driver is missing; exit 3'\n"
+    spoil = "mkdir -p ${0%/*} && cat > $0 && systemctl daemon-reload && systemctl stop nova-compute"
+    demonstration.inside("demo", "ubuntu012", ["sh", "-c", spoil, unit], words.encode())
+    try:
+        failed = demonstration.caas("up", TWO, status=1).stderr.decode()
+        said = demonstration.caas("logs", "demo").stdout.decode()
+    finally:
+        demonstration.inside("demo", "ubuntu012", ["sh", "-c", "rm $0 && systemctl daemon-reload", unit])
+    assert "hint: `caas logs demo`" in failed
+    step, _, tail = said.partition("\nfailed: compute/server:ubuntu012: ")[2].partition("\nubuntu012, its last lines\n")
+    assert "\n  error: compute/server:ubuntu012: " in step
+    lines, _, agent = tail.partition("\nthe agent of ")
+    assert "the driver is missing" in lines.partition("-- nova-compute.service does not run; its last lines:")[2]
+    assert agent.splitlines()[0].endswith(", its last lines")
+    demonstration.caas("up", TWO)
+    assert "\nfailed: " not in demonstration.caas("logs", "demo").stdout.decode()
+
+
 def test_a_device_of_our_name_that_is_not_ours_is_an_error_and_stays(
     demonstration: Demonstration, tmp_path: Path
 ) -> None:
