@@ -23,11 +23,13 @@ def box() -> Iterator[Box]:
 
 @pytest.fixture(scope="module")
 def shared_box() -> Iterator[Box]:
-    """One box for the tests that send one frame each, and change nothing but counters."""
+    """One box for the tests that send a frame or two, and change nothing but counters."""
     yield from make_box()
 
 
-def test_outbound_has_no_tag_and_the_uplinks_address(box: Box) -> None:
+def test_outbound_has_no_tag_and_the_uplinks_address(shared_box: Box) -> None:
+    box = shared_box
+    box.drain()
     box.send(A, UDP(sport=1234, dport=53) / b"question")
     (frame,) = box.world.collect(is_ipv4)
     packet = ip_of(frame)
@@ -37,7 +39,9 @@ def test_outbound_has_no_tag_and_the_uplinks_address(box: Box) -> None:
     check_sums(packet)
 
 
-def test_inbound_has_exactly_one_tag_and_reaches_only_its_owner(box: Box) -> None:
+def test_inbound_has_exactly_one_tag_and_reaches_only_its_owner(shared_box: Box) -> None:
+    box = shared_box
+    box.drain()
     box.send(A, UDP(sport=1234, dport=53) / b"question")
     (frame,) = box.world.collect(is_ipv4)
     box.trunk.drain()

@@ -1,4 +1,7 @@
-"""A guest with Debian's own kernel, under emulation, in the background: one core works for it while tests wait."""
+"""A guest with Debian's own kernel, under emulation, in the background: one core works for it while tests wait.
+
+`python -m tests.support.guest ARGUMENTS` runs pytest there with these, and prints what it says.
+"""
 
 from __future__ import annotations
 
@@ -111,3 +114,18 @@ def _command(runs: Mapping[str, Sequence[str]], machine: Machine) -> list[str]:
     command += ["--append", "quiet", "--append", "loglevel=1", f"--qemu-opts={_CACHED_EXPORT} {machine.qemu}", "--"]
     # vng joins the words of its command with blanks.
     return [*command, shlex.join(guest)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 where all that was asked for passed."""
+    guest = Guest({"asked": make_test_run(arguments)}, log=ROOT / "build" / "asked-guest.log")
+    try:
+        said = guest.said()
+    finally:
+        guest.stop()
+    print(said[said.find("=== guest") :])
+    return 0 if "\n=== asked: status 0" in said else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -41,6 +41,17 @@ def test_all_that_it_says_is_heard(play: Play) -> None:
     assert play("echo one; echo two >&2").said() == "one\ntwo\n"
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_tests_that_are_asked_for_say_how_they_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    script = f"echo boot; echo === guest: 6.1; echo === asked: status {status}"
+    monkeypatch.setattr(guest, "ROOT", tmp_path)
+    monkeypatch.setattr(guest, "_command", lambda runs, machine: ["sh", "-c", script])
+    assert guest.main(["tests/netns"]) == status
+    assert capsys.readouterr().out.startswith("=== guest: 6.1\n")
+
+
 def test_one_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(runs: object, machine: object) -> list[str]:
         raise RuntimeError("vng is not there: make venv")
