@@ -92,7 +92,7 @@ def test_what_is_named_is_what_keeps_packets_away(site: Site, door: NetlinkDoor)
     box = add_box(site, 1)
     poll_until(lambda: run("ping -c 1 -W 1 10.9.1.1 >/dev/null && echo yes", netns=box, check=False), deadline=10)
     desired = replace(TUNNELLED, masquerades=(MASQUERADE,))
-    asks = f"ping -c 1 -W 1 {WIRE_ADDRESS} >/dev/null && echo yes"
+    asks = f"ping -c 1 -W 0.3 {WIRE_ADDRESS} >/dev/null && echo yes"
     assert not run(asks, netns=box, check=False)
     deaf, filtered = door.lacks(desired)
     assert deaf.what == DEAF

@@ -101,7 +101,7 @@ def test_the_default_lab(labs: Labs) -> None:
     assert pings(lab, "host1", "192.168.2.26")
     assert pings(lab, "host1", "192.168.2.24")
     assert pings(lab, "natbox", "203.0.113.254")
-    assert not pings(lab, "outside", "192.168.2.24", "-W1"), "outside must know no way into the management network"
+    assert not pings(lab, "outside", "192.168.2.24", "-W0.3"), "outside must know no way into the management network"
     forwarding = {
         f"{host} {link}": inside(lab, host, "sysctl", "-n", f"net.ipv4.conf.{link}.forwarding").stdout.strip()
         for host, link in (("host1", "eth0"), ("host2", "eth0"), ("host1", "eth1"), ("outside", "eth0"))
@@ -166,7 +166,7 @@ def test_two_labs_at_once_have_the_same_addresses_and_nothing_in_common(labs: La
     assert [process.wait(120) for process in both] == [0, 0]
     assert status(first)["hosts"].keys() == status(second)["hosts"].keys()
     subprocess.run(["ip", "-n", f"{first}-host2", "link", "set", "eth0", "down"], check=True)
-    assert not pings(first, "host1", "192.168.2.26", "-W1")
+    assert not pings(first, "host1", "192.168.2.26", "-W0.3")
     assert pings(second, "host1", "192.168.2.26")
     run("down", "--name", first)
     assert daemons(first) == {}
@@ -325,7 +325,7 @@ def test_a_topology_with_a_router_between_hosts(labs: Labs, tmp_path: Path) -> N
     assert set(status(lab)["hosts"]) == {"left", "right", "r", "lan1", "lan2"}
     assert pings(lab, "left", "10.2.0.1")
     assert inside(lab, "left", "ping", "-c1", "-W2", "-t1", "10.2.0.1").returncode != 0, "there is a hop in between"
-    assert not pings(lab, "left", "10.2.0.1", "-M", "do", "-s", "1400", "-W1"), "1400 bytes is the router's MTU"
+    assert not pings(lab, "left", "10.2.0.1", "-M", "do", "-s", "1400", "-W0.3"), "1400 bytes is the router's MTU"
     assert pings(lab, "left", "10.2.0.1", "-M", "do", "-s", "1372")
     mtus = {link["ifname"]: link["mtu"] for link in json.loads(inside(lab, "lan2", "ip", "-json", "link").stdout)}
     assert (mtus["switch"], mtus["right.eth0"]) == (9000, 9000)
