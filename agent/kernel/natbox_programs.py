@@ -11,7 +11,16 @@ from collections.abc import Mapping
 
 from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject, adopt_maps, check_layout
 from agent.kernel.errors import kernel_errors
-from agent.kernel.filters import Attached, Direction, add_clsact, attach, detach, list_attached, remove_clsact
+from agent.kernel.filters import (
+    Attached,
+    Direction,
+    add_clsact,
+    attach,
+    detach,
+    has_clsact,
+    list_attached,
+    remove_clsact,
+)
 from agent.kernel.links import SeenLink
 from agent.kernel.natbox_layout import MAPS
 from agent.kernel.natbox_path import Memory
@@ -71,8 +80,9 @@ class NatboxPrograms:
         """Attach both programs over the maps that there are, or new ones."""
         with BpfObject(OBJECT, reuse=self._reusable(), tally=self._tally) as loaded:
             with kernel_errors(f"attach NATBox's programs to {self._trunk.name}"):
-                if add_clsact(self._connection, self._trunk.index):
-                    self._memory.put(self._clsact, "made")
+                if not has_clsact(self._connection, self._trunk.index):
+                    self._memory.put(self._clsact, "made")  # first: whoever is killed in between has noted it
+                    add_clsact(self._connection, self._trunk.index)
                 for direction, program in PLACES:
                     attach(
                         self._connection,

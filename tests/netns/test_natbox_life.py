@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import signal
@@ -313,6 +314,24 @@ def test_a_failure_half_way_is_undone(around: Crossing, tmp_path: Path, monkeypa
     assert memory == {}
     door.lay_path()
     assert door.observe_path().missing == ()
+
+
+def test_a_qdisc_that_cannot_be_noted_is_not_made(around: Crossing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the daemon is killed before it notes it: nobody would remove it any more."""
+    memory = Previous()
+    note = memory.put
+
+    def put(name: str, value: str) -> None:
+        if name.startswith("clsact"):
+            raise OSError(errno.ENOSPC, "no space left")
+        note(name, value)
+
+    monkeypatch.setattr(memory, "put", put)
+    door = NatboxDoor(trunk="eth1", uplink="eth2", memory=memory, netns=around.natbox)
+    with pytest.raises(CaasError, match="no space left"):
+        door.lay_path()
+    assert "clsact" not in run("tc", "qdisc", "show", "dev", "eth1", netns=around.natbox).stdout
+    assert memory == {}
 
 
 def test_daemon_says_what_is_wrong_with_its_links(around: Crossing, tmp_path: Path) -> None:
