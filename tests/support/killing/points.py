@@ -29,7 +29,9 @@ from typing import Any
 VARIABLE = "CAAS_TEST_POINTS"
 #: Where agents take images from, in place of the machine's own; containers are small then, and without nova.
 IMAGES = "CAAS_TEST_IMAGES"
-#: The cgroup of a host's containers has another name in each lab, and is in every hierarchy of version 1.
+#: What has another name in each lab: its folder, and the cgroup of a host's containers, which is in every hierarchy of
+#: version 1 besides.
+_LAB = re.compile(r"\blabs/[^/]+")
 _HOST_CGROUP = re.compile(r"^/sys/fs/cgroup/(.*/)?caas-[0-9a-f]{12}\b")
 #: How the points in a step's commands begin.
 WITHIN = "a command of "
@@ -157,7 +159,7 @@ def watch_files(points: Points, roots: Sequence[Path]) -> None:
             points.reach(f"{event} in an open folder")
         elif path.startswith(below):
             root = next(one for one in below if path.startswith(one))
-            points.reach(f"{event} {words[root]}{path.removeprefix(root)}")
+            points.reach(f"{event} {words[root]}{_LAB.sub('labs/LAB', path.removeprefix(root))}")
 
     sys.addaudithook(hook)
 

@@ -103,6 +103,23 @@ def test_the_first_of_several_that_is_reached(folder: Path) -> None:
     assert reached(folder) == ["other", "early"]
 
 
+def test_a_point_has_the_same_name_in_every_lab(tmp_path: Path) -> None:
+    """And a cgroup in every hierarchy: one that was cut off goes on in another lab."""
+    script = (
+        "import os, sys; from pathlib import Path; from tests.support.killing.points import Points, watch_files\n"
+        "folder = Path(sys.argv[1]); points = Points(folder, 'one')\n"
+        "watch_files(points, (folder / 'labs', folder / 'lock', Path('/sys/fs/cgroup')))\n"
+        "for each in sys.argv[2:]: sys.audit('os.rmdir', each, -1)\n"
+    )
+    (tmp_path / "one.armed").write_text("[]")
+    gone = [f"{tmp_path}/lock/labs/kill7/machines", "/sys/fs/cgroup/cpu/caas-0123456789ab/killed.r1"]
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), *gone], cwd=ROOT, check=True)
+    assert (tmp_path / "one.reached").read_text().splitlines() == [
+        "os.rmdir lock/labs/LAB/machines",
+        "os.rmdir cgroup/caas/killed.r1",
+    ]
+
+
 def test_sqlite_is_watched_only_where_it_is_asked_for() -> None:
     assert sqlite3.connect.__module__ in ("_sqlite3", "sqlite3", None)
 
