@@ -66,9 +66,7 @@ def make_chains(
             # No tunnel takes an inner packet of no version: by those it is tried who can be reached (passage).
             f"ip protocol {IPIP} @th,0,8 0 accept",
             f"ip protocol {IPIP} ip daddr {braces(sorted(set(locals_)))} goto outer",
-            'iifname "lo" accept',
-            f"iifname {names} accept",
-            *drop_bare(taken),
+            *drop_bare(taken, names),
         ),
         # Whom nobody knows the kernel answers itself, unless somebody else's tunnel takes it.
         "outer": (
@@ -78,24 +76,28 @@ def make_chains(
         **({"header": tuple(_header(taken.own))} if kernels else {}),
         **{chain_of(ends): ("jump header", *make_sources(taken.sources[ends], _SADDR_BIT)) for ends in kernels},
         "onward": (
-            f"oifname {names} ip protocol {IPIP} {drop(NESTED)}",
+            f"ip protocol {IPIP} oifname {names} {drop(NESTED)}",
             *clamp(names),
         ),
     }
 
 
-def drop_bare(taken: Taken) -> Iterable[str]:
-    """What may only come by a tunnel came without."""
+def drop_bare(taken: Taken, names: str) -> Iterable[str]:
+    """What may only come by a tunnel came without: neither by a link of *names* nor from this host itself.
+
+    Links are looked for last, here and in `clamp`: that is dear, and few packets come to it.
+    """
+    elsewhere = f'iifname != {names} iifname != "lo"'
     if taken.blocks:
-        yield f"ip saddr {braces(taken.blocks)} {drop(BARE)}"
+        yield f"ip saddr {braces(taken.blocks)} {elsewhere} {drop(BARE)}"
     if taken.peers and taken.own:
-        yield f"ip saddr {braces(taken.peers)} ip daddr {braces(taken.own)} {drop(BARE)}"
+        yield f"ip saddr {braces(taken.peers)} ip daddr {braces(taken.own)} {elsewhere} {drop(BARE)}"
 
 
 def clamp(names: str) -> Iterable[str]:
     """TCP through the links of *names* has segments that they can carry."""
     for side in ("oifname", "iifname"):
-        yield f"{side} {names} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+        yield f"tcp flags & (syn | rst) == syn {side} {names} tcp option maxseg size set rt mtu"
 
 
 def close_unknown(chains: Chains) -> Chains:

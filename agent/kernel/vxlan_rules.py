@@ -39,9 +39,7 @@ def make_chains(taken: Taken, *, name: str) -> Chains:
         "arrive": (
             # Forwarded ones are others'; later fragments have no port.
             f"ip frag-off & 0x1fff == 0 udp dport {VXLAN_PORT} fib daddr type != unicast goto outer",
-            'iifname "lo" accept',
-            f"iifname {names} accept",
-            *drop_bare(taken),
+            *drop_bare(taken, names),
         ),
         # No vxlan takes a packet without a valid VNI: by those it is tried who can be reached (agent.kernel.passage).
         "outer": (f"@th,{_FLAGS},8 0 accept", *make_jumps(list(taken.sources)), drop(REMOTE)),
