@@ -21,7 +21,17 @@ from agent.kernel.ipip_kernel import BROKEN, make_ipip
 from agent.kernel.links import ARPHRD_ETHER, IFF_NOARP, IFF_UP, Ends, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.sysctl import make_quiet, make_way
-from agent.kernel.tunnel_sources import CHECKSUM, FRAGMENT, MALFORMED, NESTED, OPTIONS, OWN_SOURCE, SOURCE, Taken
+from agent.kernel.tunnel_sources import (
+    CHECKSUM,
+    FRAGMENT,
+    MALFORMED,
+    NESTED,
+    OPTIONS,
+    OWN_SOURCE,
+    SOURCE,
+    Taken,
+    judge_prefixes,
+)
 from proto.errors import CaasError, Code, invalid
 from proto.marks import HOST, Mark
 from proto.model import Ipip, Nic
@@ -38,6 +48,8 @@ SHAPES = {TUNNELS: (4, 8), ENDS: (8, 16), SOURCES: (16, 4), OWN: (8, 4), PORTS: 
 #: In the order of `enum reason` of the program.
 REASONS = ("", SOURCE, OWN_SOURCE, FRAGMENT, OPTIONS, NESTED, CHECKSUM, MALFORMED)
 _INDEX, _PORT, _LENGTH = struct.Struct("=I"), struct.Struct("=I6s6s"), struct.Struct("=I")
+#: `enum verdict` of the program; and what is in a map where only the key counts.
+_THEIRS, _OURS = _INDEX.pack(1), _INDEX.pack(2)
 _THERE = _INDEX.pack(1)
 _ENDS_BITS = 64
 Entries = dict[bytes, bytes]
@@ -224,11 +236,9 @@ class BpfTunnels:
         return {
             ENDS: {_pack_ends(*each): _PORT.pack(near.index, near.mac, b"\0" * 6) for each, near in ends.items()},
             SOURCES: {
-                _LENGTH.pack(_ENDS_BITS + network.prefixlen)
-                + _pack_ends(*each)
-                + network.network_address.packed: _THERE
+                _pack_source(each, network): _THEIRS if is_theirs else _OURS
                 for each in ends
-                for network in taken.sources[each]
+                for network, is_theirs in judge_prefixes(taken.sources[each], taken.own).items()
             },
             OWN: {_pack_block(network): _THERE for network in taken.own} if nears else {},
         }
@@ -332,6 +342,10 @@ def _unpack_ends(entry: bytes) -> Ends:
 
 def _port_entry(nic: Nic, port: SeenLink, bridge: SeenLink) -> bytes:
     return _PORT.pack(port.index, bytes.fromhex(nic.mac.replace(":", "")), bridge.mac)
+
+
+def _pack_source(ends: tuple[IPv4Address, IPv4Address], network: IPv4Network) -> bytes:
+    return _LENGTH.pack(_ENDS_BITS + network.prefixlen) + _pack_ends(*ends) + network.network_address.packed
 
 
 def _pack_block(network: IPv4Network) -> bytes:

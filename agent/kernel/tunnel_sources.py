@@ -72,3 +72,13 @@ def find_taken(tunnels: Iterable[Ipip | Vxlan], routes: Iterable[Route], own: It
         blocks=tuple(collapse_addresses(blocks)),
         peers=tuple(collapse_addresses(peers)),
     )
+
+
+def judge_prefixes(sources: Iterable[IPv4Network], own: Iterable[IPv4Network]) -> dict[IPv4Network, bool]:
+    """Of the longest of these prefixes that a source has: whether it is the far end's, or in a block of our own.
+
+    One look at a longest prefix then says all of a packet that may come; who has none is not taken.
+    """
+    own = tuple(own)
+    found = {network: not any(network.subnet_of(block) for block in own) for network in sources}
+    return found | {block: False for block in own if any(block.subnet_of(network) for network in found)}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -241,6 +242,20 @@ def test_what_must_not_arrive_does_not_and_is_counted(joined: Joined, name: str)
     after = joined.door.tunnel_drops()
     counted = {reason: after[reason] - before[reason] for reason in after if after[reason] != before[reason]}
     assert counted == ({attack.reason: 1} if attack.reason else {})
+
+
+def test_a_route_that_is_wider_than_our_own_block_makes_no_source_of_ours_theirs(joined: Joined) -> None:
+    wide = replace(make_end(1).routes[0], dst=IPv4Network("10.9.0.0/16"))
+    joined.door.create(wide)
+    try:
+        before = joined.door.tunnel_drops()
+        assert joined.arrives(joined.outer() / inner(b"neighbour", src="10.9.1.3")) == []
+        (seen,) = joined.arrives(joined.outer() / inner(b"far", src="10.9.3.3"))
+        after = joined.door.tunnel_drops()
+    finally:
+        joined.door.delete(wide)
+    assert b"far" in seen.data
+    assert after == {**before, why.OWN_SOURCE: before[why.OWN_SOURCE] + 1}
 
 
 def test_congestion_on_the_way_is_told_inside(joined: Joined) -> None:

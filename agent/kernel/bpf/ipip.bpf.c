@@ -28,6 +28,9 @@
 /* Why a packet is dropped: the places in ipip_drops. agent/kernel/ipip_bpf.py has the same order. */
 enum reason { TAKEN, SOURCE, OWN_SOURCE, FRAGMENT, OPTIONS, NESTED, CHECKSUM, MALFORMED, REASONS };
 
+/* What ipip_sources says of a source; agent/kernel/ipip_bpf.py writes these. */
+enum verdict { THEIRS = 1, OURS };
+
 struct ends {
 	__be32 local;
 	__be32 remote; /* 0 in ipip_tunnels: what the packet's route says */
@@ -68,7 +71,7 @@ struct {
 	__type(value, struct port);
 } ipip_ends SEC(".maps");
 
-/* the inner sources that each of them may have */
+/* the inner sources that each of them may have, and those among them that are this host's own: one of enum verdict */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, BLOCKS_MAX);
@@ -117,12 +120,23 @@ static __always_inline __u16 sum_header(const struct iphdr *header)
 	return ~sum;
 }
 
+/* Straight from the packet, unless it is in pieces. */
+static __always_inline int read_header(struct __sk_buff *skb, __u32 offset, struct iphdr *header)
+{
+	void *start = (void *)(long)skb->data + offset;
+
+	if (start + sizeof(*header) > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, offset, header, sizeof(*header));
+	__builtin_memcpy(header, start, sizeof(*header));
+	return 0;
+}
+
 static __always_inline enum reason check(struct __sk_buff *skb, const struct iphdr *outer, struct iphdr *inner)
 {
 	struct source source = { .length = 8 * (sizeof(source) - sizeof(source.length)) };
 	struct block block = { .length = 32 };
 	__u32 length = bpf_ntohs(outer->tot_len);
-	__u32 inner_length;
+	__u32 inner_length, *verdict;
 
 	if (outer->ihl < 5)
 		return MALFORMED;
@@ -134,7 +148,7 @@ static __always_inline enum reason check(struct __sk_buff *skb, const struct iph
 		return FRAGMENT;
 	if (length < 2 * sizeof(*outer) || length > skb->len - ETH_HLEN)
 		return MALFORMED;
-	if (bpf_skb_load_bytes(skb, INNER, inner, sizeof(*inner)))
+	if (read_header(skb, INNER, inner))
 		return MALFORMED;
 	inner_length = bpf_ntohs(inner->tot_len);
 	if (inner->version != 4 || inner->ihl < 5 || inner_length < 4 * inner->ihl ||
@@ -145,40 +159,50 @@ static __always_inline enum reason check(struct __sk_buff *skb, const struct iph
 		return CHECKSUM;
 	if (inner->protocol == IPPROTO_IPIP)
 		return NESTED;
-	block.address = inner->saddr;
-	if (bpf_map_lookup_elem(&ipip_own, &block))
-		return OWN_SOURCE;
 	source.ends.local = outer->daddr;
 	source.ends.remote = outer->saddr;
 	source.address = inner->saddr;
-	if (!bpf_map_lookup_elem(&ipip_sources, &source))
-		return SOURCE;
+	verdict = bpf_map_lookup_elem(&ipip_sources, &source);
+	if (!verdict) {
+		block.address = inner->saddr;
+		return bpf_map_lookup_elem(&ipip_own, &block) ? OWN_SOURCE : SOURCE;
+	}
+	if (*verdict != THEIRS)
+		return OWN_SOURCE;
 	/* RFC 6040, figure 4: congestion on the way of a packet whose ends know nothing of it. */
 	if ((outer->tos & ECN_MASK) == ECN_CE && !(inner->tos & ECN_MASK))
 		return MALFORMED;
 	return TAKEN;
 }
 
-/* Store a changed half-word of the inner header, whose checksum follows it. */
-static __always_inline int change_half(struct __sk_buff *skb, int header, int offset, __u16 from, __u16 to)
+/* A half-word of a header goes from *was* to *is*: its checksum after that (RFC 1624, equation 3). */
+static __always_inline __u16 resum(__u16 check, __u16 was, __u16 is)
 {
-	return bpf_l3_csum_replace(skb, header + offsetof(struct iphdr, check), from, to, sizeof(to)) ||
-	       bpf_skb_store_bytes(skb, header + offset, &to, sizeof(to), 0);
+	__u32 sum = (__u16)~check + (__u16)~was + is;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
 }
 
 /* Whether the packet, its outer header gone, may go straight into the container that has *port*. What the host's own
  * stack would do on the way has to be done: the hop counts, and there must be room. */
-static __always_inline int passes_to(struct __sk_buff *skb, struct port *port, const struct iphdr *inner)
+static __always_inline int passes_to(struct __sk_buff *skb, const struct port *port, struct iphdr *inner)
 {
+	__u8 start[OUTER + sizeof(*inner)];
+	__be16 ethertype = bpf_htons(ETH_P_IP);
 	__u32 mtu = 0;
-	__u16 old, new;
+	__u16 old;
 
 	if (inner->ihl != 5 || inner->ttl <= 1 || bpf_check_mtu(skb, port->ifindex, &mtu, 0, 0))
 		return 0;
 	old = bpf_htons(inner->ttl << 8 | inner->protocol);
-	new = bpf_htons((inner->ttl - 1) << 8 | inner->protocol);
-	return !change_half(skb, OUTER, offsetof(struct iphdr, ttl), old, new) &&
-	       !bpf_skb_store_bytes(skb, 0, port->to, 2 * ETH_ALEN, 0);
+	inner->ttl--;
+	inner->check = resum(inner->check, old, bpf_htons(inner->ttl << 8 | inner->protocol));
+	__builtin_memcpy(start, port->to, 2 * ETH_ALEN);
+	__builtin_memcpy(start + 2 * ETH_ALEN, &ethertype, sizeof(ethertype));
+	__builtin_memcpy(start + OUTER, inner, sizeof(*inner));
+	return !bpf_skb_store_bytes(skb, 0, start, sizeof(start), 0);
 }
 
 /* The underlay may be the host's only link: what is no packet of a tunnel's far end goes on to the host's own stack,
@@ -196,8 +220,7 @@ int ipip_unwrap(struct __sk_buff *skb)
 
 	if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_IP) || skb->pkt_type != PACKET_HOST)
 		return TC_ACT_UNSPEC;
-	if (bpf_skb_load_bytes(skb, OUTER, &outer, sizeof(outer)) || outer.version != 4 ||
-	    outer.protocol != IPPROTO_IPIP)
+	if (read_header(skb, OUTER, &outer) || outer.version != 4 || outer.protocol != IPPROTO_IPIP)
 		return TC_ACT_UNSPEC;
 	ends.local = outer.daddr;
 	ends.remote = outer.saddr;
@@ -219,9 +242,10 @@ int ipip_unwrap(struct __sk_buff *skb)
 	if ((outer.tos & ECN_MASK) == ECN_CE) {
 		__u16 old = bpf_htons(0x4500 | inner.tos), new = bpf_htons(0x4500 | inner.tos | ECN_CE);
 
-		if (inner.ihl != 5 || change_half(skb, INNER, 0, old, new))
-			return TC_ACT_SHOT;
 		inner.tos |= ECN_CE;
+		inner.check = resum(inner.check, old, new);
+		if (inner.ihl != 5 || bpf_skb_store_bytes(skb, INNER, &inner, sizeof(inner), 0))
+			return TC_ACT_SHOT;
 	}
 	/* Without FIXED_GSO a datagram that is to be segmented is lost. */
 	if (bpf_skb_adjust_room(skb, -(int)sizeof(outer), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
@@ -259,7 +283,7 @@ int ipip_wrap(struct __sk_buff *skb)
 
 	if (!ends || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
 		return TC_ACT_SHOT;
-	if (bpf_skb_load_bytes(skb, OUTER, &inner, sizeof(inner)) || inner.version != 4)
+	if (read_header(skb, OUTER, &inner) || inner.version != 4)
 		return TC_ACT_SHOT;
 	outer.saddr = ends->local;
 	outer.daddr = find_remote(skb, ends);
