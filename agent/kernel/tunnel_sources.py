@@ -65,13 +65,27 @@ def find_taken(tunnels: Iterable[Ipip | Vxlan], routes: Iterable[Route], own: It
         sources.setdefault((through.local, remote), set()).add(route.dst)
         if route.dst.prefixlen:
             (blocks if route.table == TABLE_MAIN else peers).add(route.dst)
+    ours = tuple(collapse_addresses(address.address.network for address in own))
     return Taken(
         sources={ends: tuple(sorted(found)) for ends, found in sorted(sources.items())},
         names=names,
-        own=tuple(collapse_addresses(address.address.network for address in own)),
-        blocks=tuple(collapse_addresses(blocks)),
-        peers=tuple(collapse_addresses(peers)),
+        own=ours,
+        blocks=subtract(blocks, ours),
+        peers=subtract(peers, ours),
     )
+
+
+def subtract(networks: Iterable[IPv4Network], away: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """*networks* without those parts of them that are *away*: a route may be wider than what is behind it."""
+    left = list(networks)
+    for block in away:
+        left = [
+            part
+            for each in left
+            if not each.subnet_of(block)
+            for part in (each.address_exclude(block) if block.subnet_of(each) else (each,))
+        ]
+    return tuple(collapse_addresses(left))
 
 
 def judge_prefixes(sources: Iterable[IPv4Network], own: Iterable[IPv4Network]) -> dict[IPv4Network, bool]:

@@ -251,10 +251,12 @@ def test_a_route_that_is_wider_than_our_own_block_makes_no_source_of_ours_theirs
         before = joined.door.tunnel_drops()
         assert joined.arrives(joined.outer() / inner(b"neighbour", src="10.9.1.3")) == []
         (seen,) = joined.arrives(joined.outer() / inner(b"far", src="10.9.3.3"))
+        (answer,) = joined.leaves(IP(src="10.9.1.2", dst="10.9.3.3") / UDP(dport=9) / Raw(COOKIE + b"answer"))
         after = joined.door.tunnel_drops()
     finally:
         joined.door.delete(wide)
     assert b"far" in seen.data
+    assert b"answer" in answer.data
     assert after == {**before, why.OWN_SOURCE: before[why.OWN_SOURCE] + 1}
 
 
