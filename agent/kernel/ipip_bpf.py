@@ -70,6 +70,8 @@ class BpfTunnels:
     def __init__(self, connection: Netlink) -> None:
         self._connection = connection
         self._programs = AdoptedObject(OBJECT, fits=_fits, tally=connection.tally)
+        #: Indices of the bridges that have the program, as last seen.
+        self._entrances: set[int] = set()
 
     @property
     def _maps(self) -> dict[str, BpfMap]:
@@ -165,6 +167,8 @@ class BpfTunnels:
         for name, wanted in self._wanted(seen, taken).items():
             if name in self._maps:
                 _rewrite(self._maps[name], wanted)
+        if not pairs:
+            self._set_entrances(seen, set())
         places = self._underlay(seen, taken) if pairs else set()
         for link in self._ethernet(seen):
             if link.index in places:
@@ -174,12 +178,12 @@ class BpfTunnels:
                 filters.detach_last(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
 
     def set_ports(self, seen: Links, nics: Iterable[Nic]) -> None:
-        """The containers that packets go straight to, past bridge and nft. All others' go by the host's own stack."""
+        """The containers whose packets go straight to and fro, past nft. All others' go by the host's own stack."""
         self._adopt(seen)
         if PORTS not in self._maps:
             return
         wanted = {
-            nic.address.ip.packed: _port_entry(nic, port, bridge)
+            nic.address.ip.packed: (_port_entry(nic, port, bridge), bridge.index)
             for nic in nics
             if (port := seen.by_name.get(nic.port))
             and (bridge := seen.by_name.get(nic.bridge))
@@ -187,12 +191,30 @@ class BpfTunnels:
             and port.mark
             and port.master == bridge.index
         }
-        _rewrite(self._maps[PORTS], wanted)
+        _rewrite(self._maps[PORTS], {address: entry for address, (entry, _) in wanted.items()})
+        self._set_entrances(seen, {bridge for _, bridge in wanted.values()})
 
     def set_port(self, nic: Nic, port: SeenLink, bridge: SeenLink) -> None:
-        """One more container that packets go straight to."""
+        """One more container whose packets go straight."""
         if PORTS in self._maps:
             self._maps[PORTS].update(nic.address.ip.packed, _port_entry(nic, port, bridge))
+            self._set_entrance(bridge)
+
+    def _set_entrances(self, seen: Links, wanted: set[int]) -> None:
+        """The bridges whose packets go straight into tunnels."""
+        self._entrances &= wanted
+        for link in seen:
+            if link.index in wanted:
+                self._set_entrance(link)
+            elif link.kind == "bridge" and link.mark and self._find(link.index, Direction.INGRESS):
+                filters.detach_last(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
+
+    def _set_entrance(self, bridge: SeenLink) -> None:
+        if bridge.index in self._entrances or not bridge.mark:
+            return
+        if not self._has_program(bridge.index, Direction.INGRESS, TUNNELS):
+            self._attach(bridge.index, Direction.INGRESS, self._programs.load(), "ipip_enter")
+        self._entrances.add(bridge.index)
 
     def drops(self, seen: Links) -> dict[str, int]:
         """Packets by reason since the first tunnel was made."""

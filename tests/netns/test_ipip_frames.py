@@ -23,7 +23,7 @@ from agent.kernel.door import NetlinkDoor
 from tests.netns.conftest import TUNNELS
 from tests.support import oracle
 from tests.support.netns import HOST_ADDRESS, WIRE_ADDRESS, WIRE_MAC, Site, poll_until, run
-from tests.support.tunnelled import BOX_MACS, add_box, make, make_container, make_end
+from tests.support.tunnelled import BOX_MACS, MTU, add_box, make, make_container, make_end
 from tests.support.wire import Frame, Tap
 
 COOKIE, END = b"caas-tunnel-", b"the end"
@@ -124,6 +124,12 @@ def test_what_leaves_has_an_outer_header_and_is_otherwise_as_routed(joined: Join
     expected.ttl -= 1
     assert bytes(outer.payload) == bytes(expected)
     assert (seen.source, seen.destination) == (joined.host_mac, WIRE_MAC)
+
+
+def test_connections_begin_with_segments_that_the_tunnel_carries(joined: Joined) -> None:
+    syn = IP(src="10.9.1.2", dst="10.9.2.2") / TCP(sport=1, dport=9, flags="S", options=[("MSS", 1460)]) / Raw(COOKIE)
+    (seen,) = joined.leaves(syn)
+    assert dict(IP(seen.payload)[TCP].options)["MSS"] == MTU - 40
 
 
 def recompute(header: IP) -> IP:

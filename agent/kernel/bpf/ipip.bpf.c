@@ -1,10 +1,12 @@
 /* The BPF realisation of an `ipip` device (RFC 2003): a veth pair whose near end carries the tunnel's name.
  *
  *   routes - t192.0.2.2 (near) --wrap--> underlay
- *   routes - t192.0.2.2 (near) <--unwrap-- underlay        or, past bridge and nftables:
+ *   routes - t192.0.2.2 (near) <--unwrap-- underlay        or, past routes and nftables:
+ *   container's bridge          --enter--> underlay
  *   container's eth0           <--unwrap-- underlay
  *
- * wrap stands at the egress of each near end, unwrap at the ingress of each link of the underlay. A near end's peer is
+ * wrap stands at the egress of each near end, unwrap at the ingress of each link of the underlay, enter at that of the
+ * containers' bridges. A near end's peer is
  * only there to make a link of it. What clusters share is in maps, so one load serves every tunnel of a host, and a
  * restarted agent adopts the maps. Addresses are in network order. */
 #include "frames.bpf.h"
@@ -18,6 +20,9 @@
 #define BLOCKS_MAX 65536
 #define TTL 64
 #define FRAGMENT_MASK 0x3fff /* more fragments, and the offset */
+#define OFFSET_MASK 0x1fff
+#define TCP_FLAGS 13 /* where they are in its header */
+#define TCP_SYN 2
 #define DONT_FRAGMENT 0x4000
 #define ECN_MASK 3
 #define ECN_CE 3
@@ -185,6 +190,15 @@ static __always_inline __u16 resum(__u16 check, __u16 was, __u16 is)
 	return ~sum;
 }
 
+/* One hop less. */
+static __always_inline void count_hop(struct iphdr *header)
+{
+	__u16 was = bpf_htons(header->ttl << 8 | header->protocol);
+
+	header->ttl--;
+	header->check = resum(header->check, was, bpf_htons(header->ttl << 8 | header->protocol));
+}
+
 /* Whether the packet, its outer header gone, may go straight into the container that has *port*. What the host's own
  * stack would do on the way has to be done: the hop counts, and there must be room. */
 static __always_inline int passes_to(struct __sk_buff *skb, const struct port *port, struct iphdr *inner)
@@ -192,13 +206,10 @@ static __always_inline int passes_to(struct __sk_buff *skb, const struct port *p
 	__u8 start[OUTER + sizeof(*inner)];
 	__be16 ethertype = bpf_htons(ETH_P_IP);
 	__u32 mtu = 0;
-	__u16 old;
 
 	if (inner->ihl != 5 || inner->ttl <= 1 || bpf_check_mtu(skb, port->ifindex, &mtu, 0, 0))
 		return 0;
-	old = bpf_htons(inner->ttl << 8 | inner->protocol);
-	inner->ttl--;
-	inner->check = resum(inner->check, old, bpf_htons(inner->ttl << 8 | inner->protocol));
+	count_hop(inner);
 	__builtin_memcpy(start, port->to, 2 * ETH_ALEN);
 	__builtin_memcpy(start + 2 * ETH_ALEN, &ethertype, sizeof(ethertype));
 	__builtin_memcpy(start + OUTER, inner, sizeof(*inner));
@@ -271,41 +282,34 @@ static __always_inline __be32 find_remote(struct __sk_buff *skb, const struct en
 	return bpf_htonl(key.local_ipv4);
 }
 
-SEC("tc")
-int ipip_wrap(struct __sk_buff *skb)
+/* Put the outer header before the packet, with *inner* as it is now, and send it on its way to the far end. The link of
+ * the underlay is looked for each time: which one it is can change while the tunnel stands. *near*'s own is none. */
+static __always_inline int wrap(struct __sk_buff *skb, __u32 near, const struct ends *ends, const struct iphdr *inner)
 {
-	struct bpf_fib_lookup route = { .family = AF_INET, .l4_protocol = IPPROTO_IPIP };
-	struct iphdr inner, outer = { .version = 4, .ihl = 5, .ttl = TTL, .protocol = IPPROTO_IPIP };
+	struct bpf_fib_lookup route = { .family = AF_INET, .l4_protocol = IPPROTO_IPIP, .ifindex = near };
 	struct bpf_redir_neigh next = { .nh_family = AF_INET };
-	__u32 near = skb->ifindex, length;
-	struct ends *ends = bpf_map_lookup_elem(&ipip_tunnels, &near);
+	struct iphdr headers[2] = { { .version = 4, .ihl = 5, .ttl = TTL, .protocol = IPPROTO_IPIP }, *inner };
+	struct iphdr *outer = &headers[0];
+	__u32 length;
 	long found;
 
-	if (!ends || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
-		return TC_ACT_SHOT;
-	if (read_header(skb, OUTER, &inner) || inner.version != 4)
-		return TC_ACT_SHOT;
-	outer.saddr = ends->local;
-	outer.daddr = find_remote(skb, ends);
-	if (!outer.daddr)
-		return TC_ACT_SHOT;
-	/* Which link of the underlay it is can change while the tunnel stands. */
-	route.ifindex = near;
-	route.ipv4_src = outer.saddr;
-	route.ipv4_dst = outer.daddr;
+	route.ipv4_src = ends->local;
+	route.ipv4_dst = ends->remote;
 	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 	if ((found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) || route.ifindex == near)
 		return TC_ACT_SHOT;
+	outer->saddr = ends->local;
+	outer->daddr = ends->remote;
 	/* RFC 6040, compatibility of the ingress: what a router on the way may say of congestion is told on. */
-	outer.tos = (inner.tos & ECN_MASK) == ECN_CE ? ECN_ECT_0 : inner.tos & ECN_MASK;
-	outer.frag_off = bpf_htons(DONT_FRAGMENT);
-	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC,
+	outer->tos = (inner->tos & ECN_MASK) == ECN_CE ? ECN_ECT_0 : inner->tos & ECN_MASK;
+	outer->frag_off = bpf_htons(DONT_FRAGMENT);
+	if (bpf_skb_adjust_room(skb, sizeof(*outer), BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO))
 		return TC_ACT_SHOT;
 	length = skb->len - ETH_HLEN;
-	outer.tot_len = bpf_htons(length);
-	outer.check = sum_header(&outer);
-	if (length > 0xffff || bpf_skb_store_bytes(skb, OUTER, &outer, sizeof(outer), 0))
+	outer->tot_len = bpf_htons(length);
+	outer->check = sum_header(outer);
+	if (length > 0xffff || bpf_skb_store_bytes(skb, OUTER, headers, sizeof(headers), 0))
 		return TC_ACT_SHOT;
 	/* The route is not looked up again where the neighbour is known. Where it is not, the packet has to wait for it, and
 	 * then goes where its route says: that has to be the outer one. */
@@ -313,6 +317,67 @@ int ipip_wrap(struct __sk_buff *skb)
 	if (found == BPF_FIB_LKUP_RET_SUCCESS)
 		return bpf_redirect_neigh(route.ifindex, &next, sizeof(next), 0);
 	return bpf_redirect_neigh(route.ifindex, NULL, 0, 0);
+}
+
+SEC("tc")
+int ipip_wrap(struct __sk_buff *skb)
+{
+	struct iphdr inner;
+	struct ends ends, *found;
+	__u32 near = skb->ifindex;
+
+	found = bpf_map_lookup_elem(&ipip_tunnels, &near);
+	if (!found || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
+		return TC_ACT_SHOT;
+	if (read_header(skb, OUTER, &inner) || inner.version != 4)
+		return TC_ACT_SHOT;
+	ends.local = found->local;
+	ends.remote = find_remote(skb, found);
+	if (!ends.remote)
+		return TC_ACT_SHOT;
+	return wrap(skb, near, &ends, &inner);
+}
+
+/* At the ingress of a bridge of our own: what the host's own stack would send by a tunnel, without it. Whatever is not
+ * plain goes on to the stack, which knows what to do: routes by marks, options, hops that are used up, packets that
+ * are too long, wrong checksums, beginnings of connections, whose segments it clamps. */
+SEC("tc")
+int ipip_enter(struct __sk_buff *skb)
+{
+	struct bpf_fib_lookup route = { .family = AF_INET };
+	struct block block = { .length = 32 };
+	struct iphdr inner;
+	struct ends *ends;
+	__u32 near, mtu = 0;
+	__u8 flags;
+	long found;
+
+	if (skb->pkt_type != PACKET_HOST || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->mark)
+		return TC_ACT_UNSPEC;
+	if (read_header(skb, OUTER, &inner) || inner.version != 4 || inner.ihl != 5 || inner.ttl <= 1 ||
+	    inner.protocol == IPPROTO_IPIP || sum_header(&inner) || bpf_ntohs(inner.tot_len) < sizeof(inner) ||
+	    bpf_ntohs(inner.tot_len) != skb->len - ETH_HLEN)
+		return TC_ACT_UNSPEC;
+	if (inner.protocol == IPPROTO_TCP && !(inner.frag_off & bpf_htons(OFFSET_MASK)) &&
+	    (bpf_skb_load_bytes(skb, INNER + TCP_FLAGS, &flags, sizeof(flags)) || flags & TCP_SYN))
+		return TC_ACT_UNSPEC;
+	block.address = inner.saddr;
+	if (!bpf_map_lookup_elem(&ipip_own, &block))
+		return TC_ACT_UNSPEC;
+	route.ifindex = skb->ifindex;
+	route.tos = inner.tos;
+	route.l4_protocol = inner.protocol;
+	route.ipv4_src = inner.saddr;
+	route.ipv4_dst = inner.daddr;
+	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return TC_ACT_UNSPEC;
+	near = route.ifindex;
+	ends = bpf_map_lookup_elem(&ipip_tunnels, &near);
+	if (!ends || !ends->remote || bpf_check_mtu(skb, near, &mtu, 0, BPF_MTU_CHK_SEGS))
+		return TC_ACT_UNSPEC;
+	count_hop(&inner);
+	return wrap(skb, near, ends, &inner);
 }
 
 char LICENSE[] SEC("license") = "GPL";
