@@ -147,7 +147,8 @@ def test_what_cannot_go_on_is_answered(straight: Straight, packet: Packet, kind:
     straight.one.drain()
     assert straight.send(packet)[0] == []
     answers = [IP(each.payload) for each in straight.one.drain() if each.ethertype == 0x0800]
-    assert [(each[ICMP].type, each[ICMP].code) for each in answers if ICMP in each] == [kind]
+    said = [(each.src, each[ICMP].type, each[ICMP].code) for each in answers if ICMP in each]
+    assert said == [("10.9.1.1", *kind)]
 
 
 @pytest.mark.parametrize(
@@ -155,20 +156,19 @@ def test_what_cannot_go_on_is_answered(straight: Straight, packet: Packet, kind:
 )
 def test_what_the_stack_drops_does_not_pass_it_by(straight: Straight, packet: Packet) -> None:
     run("echo 1 > /proc/sys/net/ipv4/conf/lxcbr0/rp_filter", netns=straight.site.host)
+    before = straight.second.tunnel_drops()
     assert straight.send(packet) == ([], 0)
+    assert straight.second.tunnel_drops() == before, "the far end had to drop it"
 
 
-def test_rules_of_ours_are_obeyed(straight: Straight) -> None:
-    """What another table says, where it is asked first, holds for packets that pass the stack by."""
-    run(
-        "ip rule add from 10.9.1.2 iif lxcbr0 lookup 77 priority 50 && ip route add blackhole 10.9.2.0/24 table 77",
-        netns=straight.site.host,
-    )
-    gateway = oracle.links(straight.site.host)["lxcbr0"]["address"]
-    straight.one.send(bytes(Ether(src=BOX_MACS[1], dst=gateway) / make_packet()))
-    run("ip rule del priority 50", netns=straight.site.host)
-    assert straight.send(make_packet(id=6))[1] == 0
-    assert [IP(each.payload).id for each in straight.other.drain() if COOKIE in each.data] == []
+def test_a_rule_that_is_asked_first_holds(straight: Straight) -> None:
+    rule = "rule {} from 10.9.1.77 iif lxcbr0 lookup 77 priority 50"
+    run(f"ip {rule.format('add')} && ip route add blackhole default table 77", netns=straight.site.host)
+    try:
+        assert straight.send(make_packet(src="10.9.1.77"))[0] == []
+    finally:
+        run(f"ip {rule.format('del')} && ip route flush table 77", netns=straight.site.host)
+    assert len(straight.send(make_packet(src="10.9.1.77"))[0]) == 1
 
 
 @pytest.mark.parametrize("hook", ["prerouting", "forward", "postrouting"])
