@@ -17,7 +17,7 @@ from agent.kernel import ipip_bpf, layer3, links, masquerade, placement, probe, 
 from agent.kernel.direct import open_link
 from agent.kernel.errors import kernel_errors, take_back
 from agent.kernel.forwarding import find_forwarding_lacks
-from agent.kernel.forwards import Forwards
+from agent.kernel.forwards import Forwards, read_forwards
 from agent.kernel.links import IFF_UP, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
@@ -26,6 +26,7 @@ from agent.kernel.sysctl import find_loud, make_gateway, make_quiet
 from agent.kernel.taken_ports import list_taken_ports
 from agent.kernel.tally import Tally
 from agent.kernel.translation import Translation
+from agent.kernel.tunnel_sources import Translated
 from agent.kernel.tunnels import Tunnels
 from agent.kernel.vlan_bpf import BpfVlans, is_far_end
 from agent.kernel.vlan_kernel import KernelVlans, master_name
@@ -77,7 +78,7 @@ class NetlinkDoor:
         self._forwards = Forwards(self._connection, self._translation)
         self._kernel_vlans = KernelVlans(self._connection)
         self._bpf_vlans = BpfVlans(self._connection)
-        self._tunnels = Tunnels(self._connection, self._nft, self._choose_ipip)
+        self._tunnels = Tunnels(self._connection, self._nft, self._choose_ipip, self._translated)
         self._vxlans = Vxlans(self._connection, self._nft)
 
     @property
@@ -170,7 +171,9 @@ class NetlinkDoor:
                     layer3.add_rule(self._connection, thing)
                 case Masquerade():
                     masquerade.add_masquerade(self._translation, thing)
+                    self._tunnels.refresh()
                 case Forward():
+                    self._tunnels.keep(thing.to)
                     self._forwards.create(thing)
                 case _:
                     _refuse_kind("create", thing)
@@ -203,8 +206,11 @@ class NetlinkDoor:
                     self._refresh()
                 case Masquerade(), Masquerade():
                     masquerade.replace_masquerade(self._translation, before, after)
+                    self._tunnels.refresh()
                 case Forward(), Forward():
+                    self._tunnels.keep(after.to)
                     self._forwards.change(before, after)
+                    self._tunnels.refresh()
                 case (Address(), Address()) | (Rule(), Rule()):
                     pass  # it is its name: there is nothing left to differ
                 case _:
@@ -242,8 +248,10 @@ class NetlinkDoor:
                     layer3.delete_rule(self._connection, thing)
                 case Masquerade():
                     masquerade.delete_masquerade(self._translation, thing)
+                    self._tunnels.refresh()
                 case Forward():
                     self._forwards.delete(thing)
+                    self._tunnels.refresh()
                 case _:
                     _refuse_kind("delete", thing)
 
@@ -350,6 +358,11 @@ class NetlinkDoor:
 
     def _choose_ipip(self) -> str:
         return self.datapath().ipip
+
+    def _translated(self) -> Translated:
+        rules = self._translation.list_rules()
+        targets = frozenset(each.to for each in read_forwards(rules))
+        return Translated(masquerades=tuple(masquerade.read_masquerades(rules)), targets=targets)
 
     def _unable(self, wanted: Vlan | Ipip) -> CaasError:
         lack = next(each for each in probe.find_lacks(self._forced) if each.what.startswith(wanted.kind))

@@ -7,17 +7,36 @@ end by its mark, the programs by their filters, and the maps by the programs (ag
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.kernel import filters, layer3, links
-from agent.kernel.bpf import OBJECTS, BpfMap, BpfObject
+from agent.kernel import layer3, links
+from agent.kernel.bpf import BpfMap, BpfObject
 from agent.kernel.bpf_adopted import AdoptedObject
 from agent.kernel.errors import take_back
-from agent.kernel.filters import Attached, Direction
+from agent.kernel.filters import Direction
 from agent.kernel.ipip_kernel import BROKEN, make_ipip
+from agent.kernel.ipip_places import (
+    DROPS,
+    ENDS,
+    INDEX,
+    LEAVERS,
+    LENGTH,
+    OBJECT,
+    OWN,
+    PORT,
+    SHAPES,
+    SOURCES,
+    THERE,
+    TUNNELS,
+    WAYS,
+    Entries,
+    Places,
+    fits,
+    rewrite,
+)
+from agent.kernel.ipip_straight import Straight
 from agent.kernel.links import ARPHRD_ETHER, IFF_NOARP, IFF_UP, Ends, Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.sysctl import make_quiet, make_way
@@ -34,25 +53,17 @@ from agent.kernel.tunnel_sources import (
 )
 from proto.errors import CaasError, Code, invalid
 from proto.marks import HOST, Mark
-from proto.model import Ipip, Nic
+from proto.model import Ipip
 from proto.names import make_link_name
 
-OBJECT = OBJECTS / "ipip.bpf.o"
-PRIORITY, HANDLE, NAME = 0xCB, 1, "caas:host:ipip"
 FAR_END = "ipip-far-end"
-TUNNELS, ENDS, SOURCES, OWN, PORTS, DROPS = (
-    f"ipip_{each}" for each in ("tunnels", "ends", "sources", "own", "ports", "drops")
-)
-#: Name -> sizes of key and value (of one CPU, for the last).
-SHAPES = {TUNNELS: (4, 8), ENDS: (8, 16), SOURCES: (16, 4), OWN: (8, 4), PORTS: (4, 16), DROPS: (4, 8)}
 #: In the order of `enum reason` of the program.
 REASONS = ("", SOURCE, OWN_SOURCE, FRAGMENT, OPTIONS, NESTED, CHECKSUM, MALFORMED)
-_INDEX, _PORT, _LENGTH = struct.Struct("=I"), struct.Struct("=I6s6s"), struct.Struct("=I")
-#: `enum verdict` of the program; and what is in a map where only the key counts.
-_THEIRS, _OURS = _INDEX.pack(1), _INDEX.pack(2)
-_THERE = _INDEX.pack(1)
+#: `enum verdict` of the program.
+_THEIRS, _OURS = INDEX.pack(1), INDEX.pack(2)
 _ENDS_BITS = 64
-Entries = dict[bytes, bytes]
+#: What a tunnel needs; the others are `straight`'s.
+_NEEDED = SHAPES.keys() - {LEAVERS, WAYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +80,10 @@ class BpfTunnels:
 
     def __init__(self, connection: Netlink) -> None:
         self._connection = connection
-        self._programs = AdoptedObject(OBJECT, fits=_fits, tally=connection.tally)
-        #: Indices of the bridges that have the program, as last seen.
-        self._entrances: set[int] = set()
+        self._programs = AdoptedObject(OBJECT, fits=fits, tally=connection.tally)
+        self._places = Places(connection, self._programs)
+        #: Between containers and tunnels; after what changes these, whoever owns this sets its ports anew.
+        self.straight = Straight(self._programs, self._places)
 
     @property
     def _maps(self) -> dict[str, BpfMap]:
@@ -94,7 +106,7 @@ class BpfTunnels:
         ]
 
     def create(self, seen: Links, wanted: Ipip) -> None:
-        loaded = self._load(seen)
+        self._load(seen)
         near, far = links.make_ifindex(), links.make_ifindex()
         far_name = make_link_name(f"{FAR_END}-of-{wanted.name}", kind="ipip")
         with ExitStack() as undo:
@@ -110,21 +122,22 @@ class BpfTunnels:
             )
             make_quiet((far_name,), netns=self._connection.netns, tally=self._connection.tally)
             make_way(wanted.name, netns=self._connection.netns, tally=self._connection.tally)
-            undo.callback(take_back, self._maps[TUNNELS].delete, _INDEX.pack(near))
-            self._maps[TUNNELS].update(_INDEX.pack(near), _pack_ends(wanted.local, wanted.remote))
-            self._attach(near, Direction.EGRESS, loaded, "ipip_wrap")
+            undo.callback(take_back, self._maps[TUNNELS].delete, INDEX.pack(near))
+            self._maps[TUNNELS].update(INDEX.pack(near), _pack_ends(wanted.local, wanted.remote))
+            self._places.attach(near, Direction.EGRESS, "ipip_wrap")
             links.perform(self._connection, [links.set_link(each, flags=IFF_UP) for each in (far, near)])
             undo.pop_all()
 
     def change(self, seen: Links, near: SeenLink, after: Ipip) -> None:
         """All of it in place, with its routes. Parts that were lost are put back."""
-        loaded, far = self._load(seen), seen.by_index[near.link]
+        self._load(seen)
+        far = seen.by_index[near.link]
         if (_ends_of(far).remote is None) != (after.remote is None):
             raise invalid(f"tunnel {after.name}: one that leads to any far end has a name of its own")
         make_quiet((far.name,), netns=self._connection.netns, tally=self._connection.tally)
         make_way(near.name, netns=self._connection.netns, tally=self._connection.tally)
-        self._maps[TUNNELS].update(_INDEX.pack(near.index), _pack_ends(after.local, after.remote))
-        self._attach(near.index, Direction.EGRESS, loaded, "ipip_wrap")
+        self._maps[TUNNELS].update(INDEX.pack(near.index), _pack_ends(after.local, after.remote))
+        self._places.attach(near.index, Direction.EGRESS, "ipip_wrap")
         links.perform(
             self._connection,
             [
@@ -137,7 +150,7 @@ class BpfTunnels:
         self._adopt(seen)
         links.delete_link(self._connection, near.index)
         if TUNNELS in self._maps:
-            self._maps[TUNNELS].delete(_INDEX.pack(near.index))
+            self._maps[TUNNELS].delete(INDEX.pack(near.index))
 
     def is_as(self, seen: Links, taken: Taken) -> bool:
         """Whether the maps take exactly what is to be *taken*, on every link of the underlay."""
@@ -147,7 +160,7 @@ class BpfTunnels:
         if ENDS not in self._maps:
             return False
         holders = {
-            link.index for link in self._ethernet(seen) if self._has_program(link.index, Direction.INGRESS, ENDS)
+            link.index for link in self._ethernet(seen) if self._places.holds(link.index, Direction.INGRESS, ENDS)
         }
         wanted = self._wanted(seen, taken)
         return self._underlay(seen, taken) <= holders and all(
@@ -159,69 +172,31 @@ class BpfTunnels:
         self._adopt(seen)
         pairs = self._pairs(seen)
         if TUNNELS in self._maps:
-            known = {_INDEX.pack(pair.near.index) for pair in pairs}
+            known = {INDEX.pack(pair.near.index) for pair in pairs}
             for key, _ in self._maps[TUNNELS].items():
                 if key not in known:
                     self._maps[TUNNELS].delete(key)
-        loaded = self._load(seen) if pairs else None
+        if pairs:
+            self._load(seen)
         for name, wanted in self._wanted(seen, taken).items():
             if name in self._maps:
-                _rewrite(self._maps[name], wanted)
+                rewrite(self._maps[name], wanted)
         if not pairs:
-            self._set_entrances(seen, set())
+            self.straight.set_entrances(seen, set())
         places = self._underlay(seen, taken) if pairs else set()
         for link in self._ethernet(seen):
             if link.index in places:
-                if loaded and not self._has_program(link.index, Direction.INGRESS, ENDS):
-                    self._attach(link.index, Direction.INGRESS, loaded, "ipip_unwrap")
-            elif self._find(link.index, Direction.INGRESS):
-                filters.detach_last(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
-
-    def set_ports(self, seen: Links, nics: Iterable[Nic]) -> None:
-        """The containers whose packets go straight to and fro, past nft. All others' go by the host's own stack."""
-        self._adopt(seen)
-        if PORTS not in self._maps:
-            return
-        wanted = {
-            nic.address.ip.packed: (_port_entry(nic, port, bridge), bridge.index)
-            for nic in nics
-            if (port := seen.by_name.get(nic.port))
-            and (bridge := seen.by_name.get(nic.bridge))
-            and port.kind == "veth"
-            and port.mark
-            and port.master == bridge.index
-        }
-        _rewrite(self._maps[PORTS], {address: entry for address, (entry, _) in wanted.items()})
-        self._set_entrances(seen, {bridge for _, bridge in wanted.values()})
-
-    def set_port(self, nic: Nic, port: SeenLink, bridge: SeenLink) -> None:
-        """One more container whose packets go straight."""
-        if PORTS in self._maps:
-            self._maps[PORTS].update(nic.address.ip.packed, _port_entry(nic, port, bridge))
-            self._set_entrance(bridge)
-
-    def _set_entrances(self, seen: Links, wanted: set[int]) -> None:
-        """The bridges whose packets go straight into tunnels."""
-        self._entrances &= wanted
-        for link in seen:
-            if link.index in wanted:
-                self._set_entrance(link)
-            elif link.kind == "bridge" and link.mark and self._find(link.index, Direction.INGRESS):
-                filters.detach_last(self._connection, link.index, Direction.INGRESS, priority=PRIORITY, handle=HANDLE)
-
-    def _set_entrance(self, bridge: SeenLink) -> None:
-        if bridge.index in self._entrances or not bridge.mark:
-            return
-        if not self._has_program(bridge.index, Direction.INGRESS, TUNNELS):
-            self._attach(bridge.index, Direction.INGRESS, self._programs.load(), "ipip_enter")
-        self._entrances.add(bridge.index)
+                if not self._places.holds(link.index, Direction.INGRESS, ENDS):
+                    self._places.attach(link.index, Direction.INGRESS, "ipip_unwrap")
+            else:
+                self._places.clear(link.index, Direction.INGRESS)
 
     def drops(self, seen: Links) -> dict[str, int]:
         """Packets by reason since the first tunnel was made."""
         self._adopt(seen)
         found = {reason: 0 for reason in REASONS if reason}
         for key, value in self._maps[DROPS].items() if DROPS in self._maps else ():
-            if reason := REASONS[_INDEX.unpack(key)[0]]:
+            if reason := REASONS[INDEX.unpack(key)[0]]:
                 found[reason] = sum(struct.unpack(f"={len(value) // 8}Q", value))
         return found
 
@@ -238,7 +213,7 @@ class BpfTunnels:
         self._adopt(seen)
         tunnels = dict(self._maps[TUNNELS].items()) if TUNNELS in self._maps else {}
         return [
-            _Pair(near, far, _unpack_ends(entry) if (entry := tunnels.get(_INDEX.pack(near.index))) else None)
+            _Pair(near, far, _unpack_ends(entry) if (entry := tunnels.get(INDEX.pack(near.index))) else None)
             for far in seen
             if is_far_end(far) and (near := seen.by_index.get(far.link))
         ]
@@ -249,20 +224,20 @@ class BpfTunnels:
             and pair.near.up
             and pair.far.up
             and pair.far.mtu == pair.near.mtu
-            and self._has_program(pair.near.index, Direction.EGRESS, TUNNELS)
+            and self._places.holds(pair.near.index, Direction.EGRESS, TUNNELS)
         )
 
     def _wanted(self, seen: Links, taken: Taken) -> dict[str, Entries]:
         nears = {pair.near.name: pair.near for pair in self._pairs(seen) if pair.near.mark}
         ends = {each: nears[name] for each, name in taken.names.items() if name in nears}
         return {
-            ENDS: {_pack_ends(*each): _PORT.pack(near.index, near.mac, b"\0" * 6) for each, near in ends.items()},
+            ENDS: {_pack_ends(*each): PORT.pack(near.index, near.mac, b"\0" * 6) for each, near in ends.items()},
             SOURCES: {
                 _pack_source(each, network): _THEIRS if is_theirs else _OURS
                 for each in ends
                 for network, is_theirs in judge_prefixes(taken.sources[each], taken.own).items()
             },
-            OWN: {_pack_block(network): _THERE for network in taken.own} if nears else {},
+            OWN: {_pack_block(network): THERE for network in taken.own} if nears else {},
         }
 
     def _underlay(self, seen: Links, taken: Taken) -> set[int]:
@@ -288,32 +263,10 @@ class BpfTunnels:
         """The links that can be the underlay's, none of ours."""
         return [link for link in seen if link.arp_type == ARPHRD_ETHER and not link.mark and not link.master]
 
-    def _attach(self, index: int, direction: Direction, loaded: BpfObject, program: str) -> None:
-        filters.attach(
-            self._connection,
-            index,
-            direction,
-            loaded.programs[program],
-            priority=PRIORITY,
-            handle=HANDLE,
-            name=NAME,
-        )
-
-    def _find(self, index: int, direction: Direction) -> Attached | None:
-        for each in filters.list_attached(self._connection, index, (direction,)):
-            if (each.priority, each.handle, each.name) == (PRIORITY, HANDLE, NAME):
-                return each
-        return None
-
-    def _has_program(self, index: int, direction: Direction, map_name: str) -> bool:
-        """Whether a program that reads our map *map_name* stands there."""
-        found = self._find(index, direction)
-        return found is not None and self._programs.is_read_by(found.program_id, map_name)
-
     def _adopt(self, seen: Links) -> None:
         """Open the maps of what is attached, where this process has none yet. What is missing stays missing."""
         nears = [seen.by_index[far.link] for far in seen if is_far_end(far) and far.link in seen.by_index]
-        if self._maps.keys() >= SHAPES.keys() or (not nears and self._maps):
+        if self._maps.keys() >= _NEEDED or (not nears and self._maps):
             return
         for link in nears:
             self._adopt_from(link.index, Direction.EGRESS)
@@ -321,19 +274,14 @@ class BpfTunnels:
             self._adopt_from(link.index, Direction.INGRESS)
 
     def _adopt_from(self, index: int, direction: Direction) -> None:
-        attached = self._find(index, direction)
-        if attached is not None and not self._maps.keys() >= SHAPES.keys():
+        attached = self._places.find(index, direction)
+        if attached is not None and not self._maps.keys() >= _NEEDED:
             self._programs.adopt(attached.program_id)
 
     def _load(self, seen: Links) -> BpfObject:
         """The programs, over the maps that are in use already. Loaded once in the life of this process."""
         self._adopt(seen)
         return self._programs.load()
-
-
-def _fits(name: str, found: BpfMap) -> bool:
-    """What does not fit is left to another version's programs; the next change puts ours in their place."""
-    return found.shape[1:] == SHAPES.get(name)
 
 
 def is_far_end(link: SeenLink) -> bool:
@@ -362,23 +310,9 @@ def _unpack_ends(entry: bytes) -> Ends:
     return Ends(IPv4Address(entry[:4]), None if remote == BROKEN else remote)
 
 
-def _port_entry(nic: Nic, port: SeenLink, bridge: SeenLink) -> bytes:
-    return _PORT.pack(port.index, bytes.fromhex(nic.mac.replace(":", "")), bridge.mac)
-
-
 def _pack_source(ends: tuple[IPv4Address, IPv4Address], network: IPv4Network) -> bytes:
-    return _LENGTH.pack(_ENDS_BITS + network.prefixlen) + _pack_ends(*ends) + network.network_address.packed
+    return LENGTH.pack(_ENDS_BITS + network.prefixlen) + _pack_ends(*ends) + network.network_address.packed
 
 
 def _pack_block(network: IPv4Network) -> bytes:
-    return _LENGTH.pack(network.prefixlen) + network.network_address.packed
-
-
-def _rewrite(target: BpfMap, wanted: Mapping[bytes, bytes]) -> None:
-    """Make the map hold *wanted*, writing only what differs: what is to go first."""
-    held = dict(target.items())
-    for key in held.keys() - wanted.keys():
-        target.delete(key)
-    for key, value in wanted.items():
-        if held.get(key) != value:
-            target.update(key, value)
+    return LENGTH.pack(network.prefixlen) + network.network_address.packed

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from proto.model import Address, Ipip, Route, Vxlan
+from proto.model import Address, Ipip, Masquerade, Route, Vxlan
 from proto.model.network import TABLE_MAIN
 
 #: Why a packet is not taken, in the order in which the reasons are shown.
@@ -73,6 +73,29 @@ def find_taken(tunnels: Iterable[Ipip | Vxlan], routes: Iterable[Route], own: It
         blocks=subtract(blocks, ours),
         peers=subtract(peers, ours),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translated:
+    """What this host translates: the sources of whole networks, and the containers that ports are forwarded to.
+
+    Half a masquerade exempts everything, half a forward leads to 0.0.0.0: until they are mended nothing is sure.
+    """
+
+    masquerades: tuple[Masquerade, ...] = ()
+    targets: frozenset[IPv4Address] = frozenset()
+
+    def leaves_alone(self, address: IPv4Address) -> bool:
+        """Whether nothing that the container with *address* sends answers what came by a forwarded port."""
+        return not self.targets & {address, IPv4Address(0)}
+
+    def find_ways(self, block: IPv4Network) -> tuple[IPv4Network, ...]:
+        """Where packets from *block* go as they are."""
+        found = [each for each in self.masquerades if each.source.overlaps(block)]
+        if not found:
+            return (IPv4Network("0.0.0.0/0"),)
+        exempt = found[0].exempt
+        return exempt if len(found) == 1 and all(each.prefixlen for each in exempt) else ()
 
 
 def subtract(networks: Iterable[IPv4Network], away: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:

@@ -21,7 +21,7 @@ from agent.kernel.links import Links, SeenLink
 from agent.kernel.netlink import Netlink
 from agent.kernel.nft import Nft
 from agent.kernel.tunnel_rules import Chains, TunnelRules, close_unknown, make_chains
-from agent.kernel.tunnel_sources import REASONS, Taken, find_taken
+from agent.kernel.tunnel_sources import REASONS, Taken, Translated, find_taken
 from proto.errors import CaasError, Code
 from proto.model import Container, Ipip, Nic
 
@@ -32,13 +32,19 @@ FILTERED_SECONDS = 1.0
 class Tunnels:
     """All through one connection. Not safe for several threads. Raises KernelError and CaasError.
 
-    *choose* says which realisation a new tunnel has: "kernel", "bpf", or raises where it can be neither.
+    *choose* says which realisation a new tunnel has: "kernel", "bpf", or raises where it can be neither; *translated*
+    what the host translates now.
     """
 
-    def __init__(self, connection: Netlink, nft: Nft, choose: Callable[[], str]) -> None:
+    def __init__(
+        self, connection: Netlink, nft: Nft, choose: Callable[[], str], translated: Callable[[], Translated]
+    ) -> None:
         self._connection = connection
         self._nft = nft
         self._choose = choose
+        self._find_translated = translated
+        #: As last asked for; door.py says when that changes.
+        self._translated = Translated()
         self._kernels = KernelTunnels(connection)
         self._bpfs = BpfTunnels(connection)
         self._rules = TunnelRules(nft)
@@ -124,7 +130,12 @@ class Tunnels:
             self._any = any(self.is_one(seen, link) for link in seen)
             self._set_ports(seen, self._bpfs.observe(seen))
         elif self._any and not self._is_filtered():
-            self._bpfs.set_port(container.nic, port, bridge)
+            self._bpfs.straight.set_port(container.nic, port, bridge, self._translated)
+
+    def keep(self, address: IPv4Address) -> None:
+        """A port is to be forwarded to *address*: the answers are the host's own stack's, which knows of whom."""
+        self._translated = replace(self._translated, targets=self._translated.targets | {address})
+        self._bpfs.straight.keep(address)
 
     def adopt_ports(self, containers: Iterable[Container]) -> None:
         """Packets for *containers* may go straight to their ports, where these are marked."""
@@ -150,7 +161,8 @@ class Tunnels:
         """Bridge and nft are only passed by where nobody filters there."""
         if found:
             self._filtered = None
-            self._bpfs.set_ports(seen, () if self._is_filtered() else self._nics.values())
+            self._translated = self._find_translated()
+            self._bpfs.straight.set_ports(seen, () if self._is_filtered() else self._nics.values(), self._translated)
 
     def _is_filtered(self) -> bool:
         """Whether others filter what is forwarded. For ports that come one after the other: as seen a moment ago."""

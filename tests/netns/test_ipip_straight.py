@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -17,10 +17,11 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from agent.kernel.door import NetlinkDoor
-from proto.model import Route
+from proto.marks import Mark
+from proto.model import Forward, Masquerade, Route
 from tests.support import oracle
 from tests.support.netns import Site, poll_until, run
-from tests.support.tunnelled import BOX_MACS, MTU, add_box, make, make_container, make_end, make_tunnel
+from tests.support.tunnelled import BOX_MACS, ENDS, MTU, add_box, make, make_container, make_end, make_tunnel
 from tests.support.wire import Frame, Tap
 
 COOKIE, END = b"caas-straight-", b"the end"
@@ -108,9 +109,9 @@ def make_packet(**fields: Any) -> Packet:
         IP(src="10.9.1.2", dst="10.9.2.2", ttl=9) / TCP(sport=1, dport=9, flags="A") / Raw(COOKIE),
         IP(src="10.9.1.2", dst="10.9.2.2", ttl=9, flags="MF") / Raw(COOKIE + b"x" * 10),
         IP(src="10.9.1.2", dst="10.9.2.2", ttl=9, frag=8, proto=6) / Raw(COOKIE + b"x" * 10),
-        IP(src="10.9.1.77", dst="10.9.2.2", ttl=9) / ICMP(type=0) / Raw(COOKIE),
+        IP(src="10.9.1.2", dst="10.9.2.2", ttl=9) / ICMP(type=0) / Raw(COOKIE),
     ],
-    ids=["plain", "tos", "hops", "full", "tcp", "first fragment", "later fragment", "neighbour's source"],
+    ids=["plain", "tos", "hops", "full", "tcp", "first fragment", "later fragment", "echo"],
 )
 def test_a_plain_packet_is_not_seen_by_the_stack_and_arrives_as_routed(straight: Straight, packet: Packet) -> None:
     (seen,), forwards = straight.send(packet)
@@ -121,9 +122,16 @@ def test_a_plain_packet_is_not_seen_by_the_stack_and_arrives_as_routed(straight:
     assert seen.payload == bytes(expected)
 
 
-def test_what_is_not_plain_is_the_stacks(straight: Straight) -> None:
-    options = IP(src="10.9.1.2", dst="10.9.2.2", options=[IPOption_NOP()] * 4) / UDP(dport=9) / Raw(COOKIE)
-    (_,), forwards = straight.send(options)
+@pytest.mark.parametrize(
+    "packet",
+    [
+        IP(src="10.9.1.2", dst="10.9.2.2", options=[IPOption_NOP()] * 4) / UDP(dport=9) / Raw(COOKIE),
+        make_packet(src="10.9.1.77"),
+    ],
+    ids=["options", "source of no container"],
+)
+def test_what_is_not_plain_is_the_stacks(straight: Straight, packet: Packet) -> None:
+    (_,), forwards = straight.send(packet)
     assert forwards == 1
 
 
@@ -162,13 +170,41 @@ def test_what_the_stack_drops_does_not_pass_it_by(straight: Straight, packet: Pa
 
 
 def test_a_rule_that_is_asked_first_holds(straight: Straight) -> None:
-    rule = "rule {} from 10.9.1.77 iif lxcbr0 lookup 77 priority 50"
+    rule = "rule {} from 10.9.1.2 iif lxcbr0 tos 0x10 lookup 77 priority 50"
     run(f"ip {rule.format('add')} && ip route add blackhole default table 77", netns=straight.site.host)
     try:
-        assert straight.send(make_packet(src="10.9.1.77"))[0] == []
+        assert straight.send(make_packet(tos=0x10))[0] == []
     finally:
         run(f"ip {rule.format('del')} && ip route flush table 77", netns=straight.site.host)
-    assert len(straight.send(make_packet(src="10.9.1.77"))[0]) == 1
+    assert len(straight.send(make_packet(tos=0x10))[0]) == 1
+
+
+def test_what_is_masqueraded_goes_by_the_stack(alone: Straight) -> None:
+    """What it exempts is not: the last packet of each `send`, here."""
+    exempt = (IPv4Network("10.9.2.2/32"),)
+    masquerade = Masquerade(source=IPv4Network("10.9.1.0/24"), exempt=exempt, mark=Mark("demo", "lan"))
+    wider = replace(masquerade, exempt=(IPv4Network("10.9.2.0/24"),))
+    packet = make_packet(dst="10.9.2.3")
+    alone.first.create(masquerade)
+    assert alone.send(packet)[1] == 1
+    assert alone.send(make_packet())[1] == 0
+    alone.first.change(masquerade, wider)
+    assert alone.send(packet)[1] == 0
+    alone.first.change(wider, masquerade)
+    assert alone.send(packet)[1] == 1
+    alone.first.delete(masquerade)
+    assert alone.send(packet)[1] == 0
+
+
+def test_a_container_that_a_port_is_forwarded_to_answers_by_the_stack(alone: Straight) -> None:
+    forward = Forward(address=ENDS[1], port=1222, to=IPv4Address("10.9.1.2"), to_port=22, mark=Mark("demo", "box1"))
+    alone.first.create(forward)
+    assert alone.send(make_packet())[1] == 1
+    with NetlinkDoor(netns=alone.site.host, ipip="bpf") as restarted:
+        restarted.adopt_ports([make_container(1)])
+        assert alone.send(make_packet())[1] == 1
+    alone.first.delete(forward)
+    assert alone.send(make_packet())[1] == 0
 
 
 @pytest.mark.parametrize("hook", ["prerouting", "forward", "postrouting"])

@@ -58,6 +58,17 @@ struct block {
 	__be32 address;
 };
 
+struct leaver {
+	__u32 bridge;
+	__be32 address;
+};
+
+struct way {
+	__u32 length;
+	__u32 bridge;
+	__be32 address;
+};
+
 /* ifindex of the near end -> its ends */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -102,6 +113,24 @@ struct {
 	__type(key, __be32);
 	__type(value, struct port);
 } ipip_ports SEC(".maps");
+
+/* the containers, by bridge and address, whose packets may go straight into tunnels: nothing translates what they send */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BLOCKS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct leaver);
+	__type(value, __u32);
+} ipip_leavers SEC(".maps");
+
+/* and whereto, by bridge */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, BLOCKS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct way);
+	__type(value, __u32);
+} ipip_ways SEC(".maps");
 
 /* reason -> packets */
 struct {
@@ -339,13 +368,14 @@ int ipip_wrap(struct __sk_buff *skb)
 }
 
 /* At the ingress of a bridge of our own: what the host's own stack would send by a tunnel, without it. Whatever is not
- * plain goes on to the stack, which knows what to do: routes by marks, options, hops that are used up, packets that
- * are too long, wrong checksums, beginnings of connections, whose segments it clamps. */
+ * plain goes on to the stack, which knows what to do: what is translated, routes by marks, options, hops that are used
+ * up, packets that are too long, wrong checksums, beginnings of connections, whose segments it clamps. */
 SEC("tc")
 int ipip_enter(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup route = { .family = AF_INET };
-	struct block block = { .length = 32 };
+	struct leaver leaver = { .bridge = skb->ifindex };
+	struct way way = { .length = 8 * (sizeof(way) - sizeof(way.length)), .bridge = skb->ifindex };
 	struct iphdr inner;
 	struct ends *ends;
 	__u32 near, mtu = 0;
@@ -361,8 +391,9 @@ int ipip_enter(struct __sk_buff *skb)
 	if (inner.protocol == IPPROTO_TCP && !(inner.frag_off & bpf_htons(OFFSET_MASK)) &&
 	    (bpf_skb_load_bytes(skb, INNER + TCP_FLAGS, &flags, sizeof(flags)) || flags & TCP_SYN))
 		return TC_ACT_UNSPEC;
-	block.address = inner.saddr;
-	if (!bpf_map_lookup_elem(&ipip_own, &block))
+	leaver.address = inner.saddr;
+	way.address = inner.daddr;
+	if (!bpf_map_lookup_elem(&ipip_leavers, &leaver) || !bpf_map_lookup_elem(&ipip_ways, &way))
 		return TC_ACT_UNSPEC;
 	route.ifindex = skb->ifindex;
 	route.tos = inner.tos;
