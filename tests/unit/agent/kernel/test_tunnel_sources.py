@@ -1,13 +1,18 @@
-"""What is taken of a far end's sources, by the longest prefix."""
+"""What is taken of a far end's sources, by the longest prefix; and what goes to one as it is."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.tunnel_sources import judge_prefixes, subtract
+from agent.kernel.forwards import BROKEN as NOWHERE
+from agent.kernel.masquerade import BROKEN
+from agent.kernel.tunnel_sources import Translated, judge_prefixes, subtract
+from proto.marks import Mark
+from proto.model import Masquerade
 
 #: Few bits that differ, so that blocks and addresses lie in each other.
 addresses = st.integers(0, 7).map(lambda low: IPv4Address("10.9.0.0") + low)
@@ -34,3 +39,38 @@ def test_what_is_subtracted_is_gone_and_nothing_else(
 ) -> None:
     wanted = any(address in each for each in networks) and not any(address in each for each in away)
     assert any(address in each for each in subtract(networks, away)) == wanted
+
+
+MARK = Mark("demo", "lan")
+BLOCK = IPv4Network("10.9.1.0/24")
+EXEMPT = (IPv4Network("10.9.0.0/16"),)
+
+
+@pytest.mark.parametrize(
+    ("masquerades", "ways"),
+    [
+        ((), (IPv4Network("0.0.0.0/0"),)),
+        (((IPv4Network("10.8.0.0/16"), ()),), (IPv4Network("0.0.0.0/0"),)),
+        (((BLOCK, EXEMPT),), EXEMPT),
+        (((BLOCK, ()),), ()),
+        (((IPv4Network("10.9.1.128/25"), EXEMPT),), EXEMPT),
+        (((BLOCK, EXEMPT), (IPv4Network("10.9.0.0/16"), ())), ()),
+        (((BLOCK, BROKEN),), ()),
+    ],
+    ids=["none", "another's", "exempt", "all", "of a part", "two", "half a one"],
+)
+def test_what_goes_as_it_is(
+    masquerades: tuple[tuple[IPv4Network, tuple[IPv4Network, ...]], ...], ways: tuple[IPv4Network, ...]
+) -> None:
+    translated = Translated(
+        masquerades=tuple(Masquerade(source=source, exempt=exempt, mark=MARK) for source, exempt in masquerades)
+    )
+    assert translated.find_ways(BLOCK) == ways
+
+
+def test_while_a_forward_is_broken_every_container_may_be_its_target() -> None:
+    address = IPv4Address("10.9.1.2")
+    assert Translated().leaves_alone(address)
+    assert Translated(targets=frozenset({IPv4Address("10.9.1.3")})).leaves_alone(address)
+    assert not Translated(targets=frozenset({address})).leaves_alone(address)
+    assert not Translated(targets=frozenset({NOWHERE})).leaves_alone(address)
