@@ -117,6 +117,8 @@ class Mender:
             for _ in range(ROUNDS if kept else 0):
                 if not self._mend(kept, look):
                     break
+            if kept and (look.done or any(one.kind in ("nft", "filter", "lost") for one in touches)):
+                self._host.kernel.settle_ports()
             if kept:
                 self._look_for_obstacles(kept, look)
         for event in look.done.values():

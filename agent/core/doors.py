@@ -108,6 +108,9 @@ class KernelDoor(Protocol):
         """After a start: the door knows no ports yet, and *containers* may run with marked ones. What these gain by
         being known, the short way out of a tunnel, they have again."""
 
+    def settle_ports(self) -> None:
+        """Others may have changed what they filter: containers have the short way where nothing is in it."""
+
     def datapath(self) -> Datapath:
         """Which realisation of each device is used here: probed by trying, or forced."""
 

@@ -289,6 +289,10 @@ class NetlinkDoor:
         with self._lock, kernel_errors("adopt the ports of containers"):
             self._tunnels.adopt_ports(containers)
 
+    def settle_ports(self) -> None:
+        with self._lock, kernel_errors("see who filters"):
+            self._tunnels.settle_ports()
+
     def datapath(self) -> Datapath:
         with self._lock:
             found = self._datapath

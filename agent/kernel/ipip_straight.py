@@ -72,7 +72,7 @@ class Straight:
 
     def set_entrances(self, seen: Links, wanted: set[int]) -> None:
         """The bridges of ours, by index, whose packets go straight into tunnels."""
-        self._entrances &= wanted
+        self._entrances = set()
         for link in seen:
             if link.index in wanted:
                 self._set_entrance(link)

@@ -140,6 +140,10 @@ class Tunnels:
     def adopt_ports(self, containers: Iterable[Container]) -> None:
         """Packets for *containers* may go straight to their ports, where these are marked."""
         self._nics |= {container.name: container.nic for container in containers}
+        self.settle_ports()
+
+    def settle_ports(self) -> None:
+        """Look again at who filters: packets go straight where nobody does."""
         seen = links.list_links(self._connection)
         self._set_ports(seen, self._bpfs.observe(seen))
 

@@ -25,7 +25,9 @@ ROUTE_GROUPS = sum(1 << (group - 1) for group in (1, 4, 5, 7, 8))
 NFT_GROUPS = 1 << (7 - 1)
 #: linux/netfilter/nf_tables.h: each transaction ends with NFNL_SUBSYS_NFTABLES' NFT_MSG_NEWGEN, which says whose it is.
 NFT_NEWGEN, NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME = 10 << 8 | 15, 2, 3
-#: RTM_NEWLINK is 16, and each kind of object has four messages. Queueing disciplines (36) say nothing of ours.
+#: With a clsact qdisc its filters go, and nobody tells of them. Of other qdiscs' coming and changing we need not hear.
+RTM_DELQDISC = 37
+#: RTM_NEWLINK is 16, and each kind of object has four messages.
 KINDS = {16: "link", 20: "address", 24: "route", 32: "rule", 44: "filter"}
 _HEADER = struct.Struct("=IHHII")
 _NFGEN, _ATTRIBUTE = 4, struct.Struct("=HH")
@@ -93,7 +95,7 @@ class Watcher:
                     yield touch
 
     def _read_route(self, number: int, payload: bytes, port: int) -> Touch | None:
-        kind = KINDS.get(number & ~3)
+        kind = "filter" if number == RTM_DELQDISC else KINDS.get(number & ~3)
         if kind is None or port & _PID_MASK == self._own:
             return None
         # A bridge tells of its ports' states, each some seconds after it was made. Who joins and leaves, links tell.

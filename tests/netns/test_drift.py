@@ -210,6 +210,31 @@ def test_a_filter_that_drops_what_is_forwarded_is_told_and_left(host: Watched) -
     host.on("nft delete table ip filter")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "add table ip theirs; add chain ip theirs c { type filter hook forward priority 0; policy drop; }",
+        "add table inet theirs; add chain inet theirs c { type filter hook prerouting priority 0; }",
+    ],
+    ids=["forward", "prerouting"],
+)
+def test_packets_do_not_pass_others_filters_by(host: Watched, command: str) -> None:
+    """Tunnels' straight way to containers and from them is theirs only while nobody filters."""
+    if host.door.datapath().ipip != "bpf":
+        pytest.skip("the kernel's own tunnels have none")
+    straight = "tc filter show dev lxcbr0 ingress | grep bpf"
+    with host.watch():
+        poll_until(lambda: host.holds(straight), deadline=DEADLINE)
+        host.on(f"nft '{command}'")
+        try:
+            poll_until(lambda: not host.holds(straight), deadline=DEADLINE)
+        finally:
+            host.on(f"nft delete table {command.split()[2]} theirs")
+        poll_until(lambda: host.holds(straight), deadline=DEADLINE)
+        host.on("tc qdisc del dev lxcbr0 clsact")
+        poll_until(lambda: host.holds(straight), deadline=DEADLINE)
+
+
 def test_our_own_changes_are_not_heard_and_others_are(host: Watched) -> None:
     """Else each mend would be followed by a look, and each apply."""
     (rule,) = host.desired.state.rules

@@ -82,6 +82,7 @@ class FakeKernel(Failing):
         self.foreign = {link.name: link for link in foreign}
         self.marked: set[str] = set()
         self.adopted: set[str] = set()
+        self.settled = 0
         self.has_ports = False
         self.able = Datapath(vlan="kernel")
         self.searches: list[Search] = []
@@ -208,6 +209,9 @@ class FakeKernel(Failing):
 
     def adopt_ports(self, containers: Iterable[Container]) -> None:
         self.adopted = {container.name for container in containers}
+
+    def settle_ports(self) -> None:
+        self.settled += 1
 
     def taken_ports(self) -> Sequence[int]:
         return ()
