@@ -117,7 +117,7 @@ class Mender:
             for _ in range(ROUNDS if kept else 0):
                 if not self._mend(kept, look):
                     break
-            if kept and (look.done or any(one.kind in ("nft", "filter", "lost") for one in touches)):
+            if kept and (look.done or not touches or any(one.kind in ("nft", "filter", "lost") for one in touches)):
                 self._host.kernel.settle_ports()
             if kept:
                 self._look_for_obstacles(kept, look)
