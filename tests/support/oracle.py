@@ -46,9 +46,12 @@ def filters(netns: str, link: str) -> str:
     )
 
 
+#: A link may go while it is asked about.
 _EVERYTHING = """ip -details -json link; ip -json address; ip -json route show table all; ip -json rule
 nft -j list ruleset; tc qdisc; for d in $(ls /proc/sys/net/ipv4/conf); do
-case $d in all|default) ;; *) tc filter show dev $d ingress; tc filter show dev $d egress;; esac; done"""
+case $d in all|default) ;; *)
+{ tc filter show dev $d ingress && tc filter show dev $d egress; } || test ! -e /proc/sys/net/ipv4/conf/$d || exit 1
+esac; done"""
 
 
 def snapshot(netns: str) -> dict[str, Any]:
