@@ -8,11 +8,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import fingerprint
 from tests.support.ending import pytest_configure
 
 __all__ = ["pytest_configure"]
+
+# How long an example takes says what else the machine does, above all beside others (tests/support/beside.py).
+settings.register_profile("caas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("caas")
 
 TIERS_FOR_ROOT = ("netns", "kernel", "lxc", "e2e")
 HERE = Path(__file__).parent
