@@ -43,8 +43,8 @@ class Tunnels:
         self._nft = nft
         self._choose = choose
         self._find_translated = translated
-        #: As last asked for; door.py says when that changes.
-        self._translated = Translated()
+        #: As last asked for; door.py says when that changes. None: nobody has asked since.
+        self._translated: Translated | None = None
         self._kernels = KernelTunnels(connection)
         self._bpfs = BpfTunnels(connection)
         self._rules = TunnelRules(nft)
@@ -130,11 +130,12 @@ class Tunnels:
             self._any = any(self.is_one(seen, link) for link in seen)
             self._set_ports(seen, self._bpfs.observe(seen))
         elif self._any and not self._is_filtered():
-            self._bpfs.straight.set_port(container.nic, port, bridge, self._translated)
+            self._bpfs.straight.set_port(container.nic, port, bridge, self._ask_translated())
 
     def keep(self, address: IPv4Address) -> None:
         """A port is to be forwarded to *address*: the answers are the host's own stack's, which knows of whom."""
-        self._translated = replace(self._translated, targets=self._translated.targets | {address})
+        if self._translated is not None:
+            self._translated = replace(self._translated, targets=self._translated.targets | {address})
         self._bpfs.straight.keep(address)
 
     def adopt_ports(self, containers: Iterable[Container]) -> None:
@@ -164,9 +165,15 @@ class Tunnels:
     def _set_ports(self, seen: Links, found: list[Ipip]) -> None:
         """Bridge and nft are only passed by where nobody filters there."""
         if found:
-            self._filtered = None
+            self._filtered = self._translated = None
+            nics = self._nics.values() if self._nics and not self._is_filtered() else ()
+            self._bpfs.straight.set_ports(seen, nics, self._ask_translated() if nics else Translated())
+
+    def _ask_translated(self) -> Translated:
+        """What is translated now; asked for once after each change, and only where it matters: it takes a process."""
+        if self._translated is None:
             self._translated = self._find_translated()
-            self._bpfs.straight.set_ports(seen, () if self._is_filtered() else self._nics.values(), self._translated)
+        return self._translated
 
     def _is_filtered(self) -> bool:
         """Whether others filter what is forwarded. For ports that come one after the other: as seen a moment ago."""

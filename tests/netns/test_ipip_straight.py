@@ -229,6 +229,20 @@ def test_a_restarted_agent_finds_the_bridge_as_it_was(alone: Straight) -> None:
         assert alone.send(make_packet())[1] == 0
 
 
+def test_a_restarted_agent_that_has_only_looked_knows_what_is_translated(alone: Straight) -> None:
+    masquerade = Masquerade(
+        source=IPv4Network("10.9.1.0/24"), exempt=(IPv4Network("10.9.2.2/32"),), mark=Mark("demo", "lan")
+    )
+    alone.first.create(masquerade)
+    alone.first.close()
+    run("ip link set demo.box1 alias ''", netns=alone.site.host)
+    with NetlinkDoor(netns=alone.site.host, ipip="bpf") as restarted:
+        restarted.observe()
+        restarted.set_port_mark(make_container(1))
+        assert alone.send(make_packet(dst="10.9.2.3"))[1] == 1
+        assert alone.send(make_packet())[1] == 0
+
+
 def test_it_goes_with_the_last_tunnel(alone: Straight) -> None:
     at_bridge = "tc filter show dev lxcbr0 ingress; tc qdisc show dev lxcbr0"
     assert "bpf" in run(at_bridge, netns=alone.site.host)

@@ -6,9 +6,8 @@
  *   container's eth0           <--unwrap-- underlay
  *
  * wrap stands at the egress of each near end, unwrap at the ingress of each link of the underlay, enter at that of the
- * containers' bridges. A near end's peer is
- * only there to make a link of it. What clusters share is in maps, so one load serves every tunnel of a host, and a
- * restarted agent adopts the maps. Addresses are in network order. */
+ * containers' bridges. A near end's peer is only there to make a link of it. What clusters share is in maps, so one load
+ * serves every tunnel of a host, and a restarted agent adopts the maps. Addresses are in network order. */
 #include "frames.bpf.h"
 #include <linux/if_packet.h>
 #include <linux/in.h>
