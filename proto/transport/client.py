@@ -10,11 +10,14 @@ from proto.transport.tls import TlsFiles
 #: Seconds. After a failed try to connect gRPC does not try again for as long, 20 % more or less, and calls fail at once
 #: with what that try had found: `failures.look` waits it out.
 BACKOFF = 0.5
+#: Seconds for a connection with its handshake; a busy host, or one far away, needs more than a pause between two tries.
+CONNECT_TIMEOUT = 5.0
 OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", int(BACKOFF * 1000)),
+    # By its name a pause; what gRPC does with it is MIN_CONNECT_TIMEOUT of its doc/connection-backoff.md.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.enable_http_proxy", 0),

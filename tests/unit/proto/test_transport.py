@@ -77,23 +77,35 @@ async def test_the_coordinator_is_served(address: str, authority: Authority, tmp
 
 async def test_a_connection_of_its_own_is_another_one(address: str, authority: Authority, tmp_path: Path) -> None:
     tls = issue(authority, tmp_path / "c", COORDINATOR, "coordinator")
-    seen: list[int] = []
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(1)
-        host, _, port = address.partition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-
-    proxy = await asyncio.start_server(pass_on, "127.0.0.1", 0)
-    where = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-    async with open_channel(where, tls, server_name="host1") as first:
+    async with (
+        _before(address) as (where, seen),
+        open_channel(where, tls, server_name="host1") as first,
+    ):
         for connections in (2, 3):
             async with open_channel(where, tls, server_name="host1", own_connection=True) as channel:
                 for one in (first, channel):
                     await call(agent_pb2_grpc.NodeAgentStub(one).Probe(agent_pb2.ProbeRequest(), timeout=5), "host1")
             assert len(seen) == connections
-    proxy.close()
+
+
+@contextlib.asynccontextmanager
+async def _before(address: str, *, delay: float = 0) -> AsyncIterator[tuple[str, list[int]]]:
+    """A proxy for *address* that passes a connection's first bytes on after *delay* seconds: where it listens, and the
+    connections that it had."""
+    host, _, port = address.partition(":")
+    seen: list[int] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(1)
+        await asyncio.sleep(delay)
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+
+    proxy = await asyncio.start_server(pass_on, host, 0)
+    try:
+        yield f"{host}:{proxy.sockets[0].getsockname()[1]}", seen
+    finally:
+        proxy.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,6 +114,14 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
+
+
+async def test_a_slow_peer_is_waited_for(address: str, authority: Authority, tmp_path: Path) -> None:
+    """A busy host may take longer for its side of the handshake than a channel waits between two tries."""
+    tls = issue(authority, tmp_path / "c", COORDINATOR, "coordinator")
+    async with _before(address, delay=1.5) as (where, seen):
+        assert await probe(where, tls) == "host1"
+    assert len(seen) == 1, "given up, and tried again"
 
 
 async def test_a_peer_that_serves_again_is_seen_at_once(authority: Authority, tmp_path: Path) -> None:
