@@ -58,6 +58,9 @@ async def down(
         return {"cluster": name, "hosts": [host for host in holders if host != NATBOX], "behind": {}}
     record = replace(record, generation=generation)  # before it is sent: the next one is above it
     journal.save(replace(record, state="removing"))
+    # Who was to have nothing already may hear of this removal though we hear no answer: it is no other coordinator's.
+    waiting = journal.leaving(name)
+    journal.leave(name, {holder: address for holder, address in holders.items() if holder in waiting}, generation)
     try:
         failures = await _destroy(clients, known, name, generation, progress, waits=True)
         if not all(map(is_away, failures.values())):

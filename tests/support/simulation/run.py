@@ -262,8 +262,8 @@ class Simulation:
 
     async def _absence(self) -> None:
         """Some are away, and every change is accepted all the same; then they are back, and nobody says anything."""
-        if self.collided:  # what another has of one's own has to go first
-            await self._all([self._up(draft) for draft in self.drafts])
+        if self.collided:
+            await self._make_way()
         for draft in self.drafts:
             await self._follow(draft, await self._up(draft))
         random = self.random
@@ -294,11 +294,9 @@ class Simulation:
 
     async def _judge(self) -> None:
         """The last command of each cluster, once: it has to work. Then everything is removed."""
-        if self.collided:  # what another has of one's own has to go first
-            await self._all([self._up(draft) for draft in self.drafts])
-        for failure, draft in zip(
-            await self._all([self._up(draft) for draft in self.drafts]), self.drafts, strict=True
-        ):
+        if self.collided:
+            await self._make_way()
+        for draft, failure in await self._up_all():
             await self._follow(draft, failure)
         # Whatever is still on its way: it comes now, or after the last removal. Without a journal nobody knows of it.
         if self.journal_may_go or self.random.random() < 0.5:
@@ -320,10 +318,26 @@ class Simulation:
     async def _up(self, draft: Draft) -> BaseException | None:
         return await self._try(f"last up {draft.name}", lambda: self.coordinator.up(draft.text()), 700)
 
+    async def _up_all(self) -> list[tuple[Draft, BaseException | None]]:
+        """All clusters at once, and how each ended."""
+        failures = await self._all([self._up(draft) for draft in self.drafts])
+        return list(zip(self.drafts, failures, strict=True))
+
+    async def _make_way(self) -> None:
+        """What one cluster has of another's goes first: till then that one cannot be up."""
+        for draft, failure in await self._up_all():
+            await self._down_where_told(draft, failure)
+
+    async def _down_where_told(self, draft: Draft, failure: BaseException | None) -> bool:
+        """Whether the *failure* says so."""
+        if not (isinstance(failure, CaasError) and "caas down FILE" in failure.hint):
+            return False
+        await self._must(f"down {draft.name}", lambda: self.coordinator.down(draft.name, draft.text()))
+        return True
+
     async def _follow(self, draft: Draft, failure: BaseException | None) -> None:
         """Do what the *failure* says, where it is one that may be."""
-        if isinstance(failure, CaasError) and "caas down FILE" in failure.hint:
-            await self._must(f"down {draft.name}", lambda: self.coordinator.down(draft.name, draft.text()))
+        if await self._down_where_told(draft, failure):
             failure = await self._up(draft)
         if isinstance(failure, CaasError) and "taken back" in failure.message:  # since it was looked at
             failure = await self._up(draft)

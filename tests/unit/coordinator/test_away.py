@@ -218,6 +218,26 @@ async def test_down_leaves_what_is_on_a_host_that_is_away_until_it_is_back(rig: 
     assert (rig.containers("host2"), (await rig.status())["state"]) == (set(), "absent")
 
 
+async def test_a_second_removal_whose_answer_is_lost_is_no_other_coordinator_s(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.up(TWO)
+    await rig.fleet.stop_agent("host2")
+    await rig.down()
+    await rig.back("host2")
+
+    def die(cluster: str, name: str) -> None:
+        raise SystemError("the coordinator dies")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.journal, "let_go", die)
+        with pytest.raises(SystemError):
+            await rig.down()
+    assert rig.containers("host2") == set(), "it was not heard"
+    assert (await rig.up(TWO))["behind"] == {}
+    assert rig.containers("host2") == {"demo.ubuntu012"}
+
+
 async def test_a_host_that_never_comes_back_is_given_up_by_down(rig: Rig) -> None:
     await rig.up(TWO)
     await rig.fleet.stop_agent("host2")
