@@ -38,7 +38,7 @@ def measure_emulated(names: Iterable[str], folder: Path) -> tuple[dict[str, Figu
     """The figures, and why those that are not among them failed. Works in *folder*. NoGuestError."""
     wanted = list(names)
     Traffic(folder)
-    for vid in (natbox.VID, natbox.DEVICE_VID):
+    for vid in (natbox.VID, natbox.BARE_VID, natbox.DEVICE_VID):
         make_tag(folder, vid)
     pairs = os.environ.get("BENCH_PAIRS", str(PAIRS))
     guest = Guest({"bench": ["tests.bench.emulated", str(folder), pairs, *wanted]}, log=LOG, machine=MACHINE)
