@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 #: and of both together; the rest of ours runs natively, and VXLAN is the native kernel's own: emulation is slow.
 _LIFE = "frames or kernel or side_by_side or two_processes"
 _TUNNEL = "kernel and (frames or wanted or removal or whole or any_far_end or understand or picture)"
+#: What NATBox lets through and what not: how tags come to its programs is the kernel's affair.
+_PATH = "outbound_has or inbound_has or wrong_frame or nobody_asked or silence or clamped or needed"
 RUNS = {
     "vlan": ["tests/netns/test_vlan_frames.py", "tests/netns/test_vlan_life.py", "-k", _LIFE],
     "ipip": [
@@ -23,6 +25,7 @@ RUNS = {
         "-k",
         _TUNNEL,
     ],
+    "natbox": ["tests/netns/test_natbox_frames.py", "-k", _PATH],
     # One container from beginning to end, in files that can be run alone.
     "container": ["tests/lxc/test_cgroup_v2_smoke.py"],
 }
