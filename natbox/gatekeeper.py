@@ -235,8 +235,8 @@ class Gatekeeper:
         known = before.gateways if before is not None else ()
         seen = self.door.observe([*desired.gateways, *known, *found])
         # A VID that another cluster has is not this one's to change: the door refuses to create it.
-        mine = {vid: each for vid, each in seen.items() if each.gateway.cluster == desired.cluster}
-        return self._plan_from(desired, mine, self.door.observe_path())
+        mine = {vid: each for vid, each in seen.vlans.items() if each.gateway.cluster == desired.cluster}
+        return self._plan_from(desired, mine, seen.path)
 
     def _plan_from(self, desired: GatewayTable, seen: Mapping[int, SeenGateway], seen_path: SeenPath) -> Plan:
         others = (table for table in self._tables.values() if table.cluster != desired.cluster)

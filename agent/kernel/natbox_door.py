@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from agent.kernel import natbox_layout as layout
@@ -25,7 +25,7 @@ from agent.kernel.natbox_cut import make_cut
 from agent.kernel.natbox_elements import make_elements
 from agent.kernel.natbox_externals import Externals
 from agent.kernel.natbox_gate import Gate, GatePiece, find_gate
-from agent.kernel.natbox_layout import SeenGateway, SeenPath, Surroundings
+from agent.kernel.natbox_layout import Seen, SeenGateway, SeenPath, Surroundings
 from agent.kernel.natbox_path import Memory, Piece, list_addresses, make_pieces
 from agent.kernel.natbox_programs import NatboxPrograms, check_loads
 from agent.kernel.natbox_rules import NatboxRules
@@ -53,7 +53,7 @@ class NatboxDoor:
         self.shares = make_shares(self._connections.most())
         """The limits of a VLAN that has none of its own, until the door is opened again."""
         chains = make_chains(trunk=trunk, uplink=uplink, listen=listen, shares=self.shares)
-        self._rules = NatboxRules(chains, addresses=self._own_addresses, netns=netns, tally=self._tally)
+        self._rules = NatboxRules(chains, netns=netns, tally=self._tally)
         self._programs: NatboxPrograms | None = None
         self._trunk_index = 0
         self._gate = Gate()
@@ -102,14 +102,7 @@ class NatboxDoor:
     def observe_path(self) -> SeenPath:
         """Which pieces of the shared path are there, and which are missing."""
         with self._lock:
-            trunk, uplink = self._find(self.path.trunk), self._find(self.path.uplink)
-            if trunk is None or uplink is None:
-                return SeenPath(there=(), missing=(f"{self.path.trunk} or {self.path.uplink}",))
-            pieces = self._pieces(trunk, uplink)
-            return SeenPath(
-                there=tuple(piece.title for piece in pieces if piece.is_left()),
-                missing=tuple(piece.title for piece in pieces if not piece.is_there()),
-            )
+            return self.observe(()).path
 
     def lay_path(self) -> None:
         """Make what is missing of the shared path. On a failure, what this call made is removed again."""
@@ -118,8 +111,8 @@ class NatboxDoor:
             for link in (trunk, uplink):
                 if not link.up:
                     raise CaasError(Code.FAILED, f"link {link.name} is down", hint=f"ip link set {link.name} up")
-            for piece in self._pieces(trunk, uplink):
-                if not piece.is_there():
+            for piece in self._pieces(trunk, uplink, self._programs_on(trunk)):
+                if not piece.look().is_there:
                     undo.callback(piece.remove)
                     piece.make()
             undo.pop_all()
@@ -131,7 +124,7 @@ class NatboxDoor:
             if trunk is None or uplink is None:
                 self._rules.remove()
                 return
-            for piece in reversed(self._pieces(trunk, uplink)):
+            for piece in reversed(self._pieces(trunk, uplink, self._programs_on(trunk))):
                 piece.remove()
             for external in self._externals.list_all():
                 self._externals.remove(external)
@@ -171,8 +164,11 @@ class NatboxDoor:
         with self._lock:
             self._gate = gate
             trunk = self._find(self.path.trunk)
-            if trunk is not None and find_gate(self._maps_on(trunk)) not in (None, gate):
-                self._gate_of(trunk).make()
+            if trunk is None:
+                return
+            programs = self._programs_on(trunk)
+            if find_gate(programs.maps_in_use) not in (None, gate):
+                self._gate_of(trunk, programs).make()
 
     def gate(self) -> Gate | None:
         """The gate as the kernel has it; None where it has none."""
@@ -206,27 +202,44 @@ class NatboxDoor:
                 for entry in entries
             }
 
-    def observe(self, expected: Iterable[Gateway]) -> dict[int, SeenGateway]:
-        """The VLANs of *expected*, by VID, with what there is of what these have, however many others there are."""
+    def observe(self, expected: Iterable[Gateway]) -> Seen:
+        """The path, and the VLANs of *expected* with what there is of what these have, however many others there are.
+
+        Links, addresses and filters are asked for once: each question costs more than all that a VLAN has.
+        """
         with self._lock:
-            trunk = self._find(self.path.trunk)
-            maps = self._maps_on(trunk)
-            if not maps or trunk is None:
-                return {}
-            candidates: dict[int, list[Gateway]] = {}
-            for gateway in expected:
-                candidates.setdefault(gateway.vid, []).append(gateway)
-            found = {}
-            for vid, gateways in candidates.items():
-                key = layout.make_vid_key(vid)
-                value = maps["nb_vlans"].lookup(key)
-                if value is not None:
-                    entry = layout.read_vlan_entry(key, value)
-                    found[vid] = self._observe_one(maps, entry, gateways, trunk.mac.hex(":"))
-            return found
+            trunk, uplink = self._find(self.path.trunk), self._find(self.path.uplink)
+            nothing = SeenPath(there=(), missing=(f"{self.path.trunk} or {self.path.uplink}",))
+            if trunk is None:
+                return Seen(path=nothing, vlans={})
+            programs = self._programs_on(trunk)
+            vlans = self._observe_vlans(programs.maps_in_use, expected, trunk.mac.hex(":"))
+            if uplink is None:
+                return Seen(path=nothing, vlans=vlans)
+            seen = [(piece.title, piece.look()) for piece in self._pieces(trunk, uplink, programs)]
+            path = SeenPath(
+                there=tuple(title for title, each in seen if each.is_left),
+                missing=tuple(title for title, each in seen if not each.is_there),
+            )
+            return Seen(path=path, vlans=vlans)
+
+    def _observe_vlans(
+        self, maps: Mapping[str, BpfMap], expected: Iterable[Gateway], mac: str
+    ) -> dict[int, SeenGateway]:
+        candidates: dict[int, list[Gateway]] = {}
+        for gateway in expected if maps else ():
+            candidates.setdefault(gateway.vid, []).append(gateway)
+        found = {}
+        for vid, gateways in candidates.items():
+            key = layout.make_vid_key(vid)
+            value = maps["nb_vlans"].lookup(key)
+            if value is not None:
+                entry = layout.read_vlan_entry(key, value)
+                found[vid] = self._observe_one(maps, entry, gateways, mac)
+        return found
 
     def _observe_one(
-        self, maps: dict[str, BpfMap], entry: layout.VlanEntry, candidates: Sequence[Gateway], mac: str
+        self, maps: Mapping[str, BpfMap], entry: layout.VlanEntry, candidates: Sequence[Gateway], mac: str
     ) -> SeenGateway:
         addresses = {near.address for gateway in candidates for near in gateway.neighbours}
         expected = [place for gateway in candidates for place in make_elements(gateway)]
@@ -343,11 +356,6 @@ class NatboxDoor:
             connections_max=self._connections.most(),
         )
 
-    def _own_addresses(self) -> frozenset[ipaddress.IPv4Address]:
-        uplink = self._find(self.path.uplink)
-        found = list_addresses(self._route, uplink.index) if uplink is not None else ()
-        return frozenset(address.ip for _, address in found)
-
     def _find(self, name: str) -> SeenLink | None:
         with kernel_errors(f"look for link {name}"):
             return find_link(self._route, name)
@@ -358,23 +366,27 @@ class NatboxDoor:
             raise CaasError(Code.NOT_FOUND, f"link {name} does not exist", hint="ip link")
         return found
 
-    def _pieces(self, trunk: SeenLink, uplink: SeenLink) -> tuple[Piece, ...]:
+    def _pieces(self, trunk: SeenLink, uplink: SeenLink, programs: NatboxPrograms) -> tuple[Piece, ...]:
         """First the rules that drop, then the stack, then what lets packets into it."""
+        addresses = list_addresses(self._route)
         self._rules.numbers = (trunk.index, uplink.index)
-        stack = make_pieces(self._route, trunk, uplink, memory=self._memory, tally=self._tally)
-        programs = self._programs_on(trunk)
-        return (self._rules, *stack, programs, self._gate_of(trunk))
+        self._rules.own_addresses = frozenset(address.ip for link, address in addresses if link == uplink.index)
+        stack = make_pieces(self._route, trunk, uplink, addresses=addresses, memory=self._memory, tally=self._tally)
+        return (self._rules, *stack, programs, self._gate_of(trunk, programs))
 
-    def _gate_of(self, trunk: SeenLink) -> GatePiece:
-        return GatePiece(lambda: self._maps_on(trunk), self._gate, trunk.mac)
+    def _gate_of(self, trunk: SeenLink, programs: NatboxPrograms) -> GatePiece:
+        return GatePiece(lambda: programs.maps_in_use, self._gate, trunk.mac)
 
     def _programs_on(self, trunk: SeenLink) -> NatboxPrograms:
+        """The programs on *trunk* as they are now."""
         if self._programs is None or self._trunk_index != trunk.index:
             if self._programs is not None:
                 self._programs.close()
             self._programs = NatboxPrograms(self._route, trunk, memory=self._memory, tally=self._tally)
             self._programs.adopt()
             self._trunk_index = trunk.index
+        else:
+            self._programs.see()
         return self._programs
 
     def _maps(self) -> dict[str, BpfMap]:
@@ -382,10 +394,7 @@ class NatboxDoor:
         return self._maps_on(self._find(self.path.trunk))
 
     def _maps_on(self, trunk: SeenLink | None) -> dict[str, BpfMap]:
-        if trunk is None:
-            return {}
-        programs = self._programs_on(trunk)
-        return {} if programs.is_gone() else dict(programs.maps)
+        return dict(self._programs_on(trunk).maps_in_use) if trunk is not None else {}
 
     def _laid_maps(self) -> tuple[dict[str, BpfMap], str]:
         """The maps, and the trunk's MAC. FAILED where no program of ours is attached."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.kernel.bpf import BpfMap
+from agent.kernel.natbox_path import SeenPiece
 
 MAP = "nb_gate"
 _GATE = struct.Struct("=QQI6s6x")
@@ -52,14 +53,12 @@ class GatePiece:
         self._wanted = wanted
         self._mac = mac
 
-    def is_there(self) -> bool:
+    def look(self) -> SeenPiece:
         found = find_gate(self._maps())
-        if found is None or found.epoch != self._wanted.epoch:
-            return False
-        return not found.is_open or self._wanted.is_open
-
-    def is_left(self) -> bool:
-        return False
+        is_there = (
+            found is not None and found.epoch == self._wanted.epoch and (not found.is_open or self._wanted.is_open)
+        )
+        return SeenPiece(is_there=is_there, is_left=False)
 
     def make(self) -> None:
         maps = self._maps()

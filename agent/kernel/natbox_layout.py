@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from proto.errors import CaasError, Code
@@ -105,6 +105,14 @@ class SeenPath:
 
     there: tuple[str, ...]
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look at the path and at some VLANs, these by VID."""
+
+    path: SeenPath
+    vlans: Mapping[int, SeenGateway]
 
 
 def make_inner_subnet(vid: int) -> ipaddress.IPv4Network:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_INET
@@ -43,20 +43,25 @@ class Memory(Protocol):
     def forget(self, name: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class SeenPiece:
+    """What one look at a piece shows: whether it is as wanted, and whether there is something for `remove` to do."""
+
+    is_there: bool
+    is_left: bool
+
+
 class Piece(Protocol):
     """One thing of the path."""
 
     @property
     def title(self) -> str: ...
-    def is_there(self) -> bool: ...
+    def look(self) -> SeenPiece: ...
     def make(self) -> None:
         """Make it as wanted, whatever is there of it."""
 
     def remove(self) -> None:
         """Already gone is success."""
-
-    def is_left(self) -> bool:
-        """Whether there is something for `remove` to do."""
 
 
 def list_addresses(connection: Netlink, index: int = 0) -> list[tuple[int, ipaddress.IPv4Interface]]:
@@ -79,12 +84,10 @@ class NetlinkPiece:
     removing: Request
     looks: Callable[[], bool]
 
-    def is_there(self) -> bool:
+    def look(self) -> SeenPiece:
         with kernel_errors(f"look for {self.title}"):
-            return self.looks()
-
-    def is_left(self) -> bool:
-        return self.is_there()
+            found = self.looks()
+        return SeenPiece(is_there=found, is_left=found)
 
     def make(self) -> None:
         with kernel_errors(f"create {self.title}"):
@@ -116,9 +119,9 @@ class Sysctl:
     def is_there(self) -> bool:
         return self._read() == self.value
 
-    def is_left(self) -> bool:
-        """Also where a boot has put it back already; not where it was so before us."""
-        return self.memory.get(self.path) is not None
+    def look(self) -> SeenPiece:
+        """It is left also where a boot has put it back already; not where it was so before us."""
+        return SeenPiece(is_there=self.is_there(), is_left=self.memory.get(self.path) is not None)
 
     def make(self) -> None:
         if self.memory.get(self.path) is None:
@@ -151,30 +154,30 @@ class Sysctl:
 
 @dataclass(frozen=True, slots=True)
 class Promiscuity:
-    """The trunk takes every VID: a card that filters VLANs knows only those that 8021q devices told it of."""
+    """The trunk takes every VID: a card that filters VLANs knows only those that 8021q devices told it of.
+
+    *link* is the trunk as it was when the path was looked at.
+    """
 
     link: SeenLink
     connection: Netlink
     memory: Memory
     title: str = "promiscuous trunk"
 
-    def is_there(self) -> bool:
-        with kernel_errors(f"look for link {self.link.name}"):
-            now = find_link(self.connection, self.link.name)
-        return now is not None and bool(now.flags & IFF_PROMISC)
-
-    def is_left(self) -> bool:
-        return self.memory.get(self._key) is not None
+    def look(self) -> SeenPiece:
+        return SeenPiece(is_there=bool(self.link.flags & IFF_PROMISC), is_left=self.memory.get(self._key) is not None)
 
     def make(self) -> None:
         if self.memory.get(self._key) is None:
-            self.memory.put(self._key, "on" if self.is_there() else "off")
+            self.memory.put(self._key, "on" if self.look().is_there else "off")
         self._set(flags=IFF_PROMISC)
 
     def remove(self) -> None:
         before = self.memory.get(self._key)
         if before is not None:
-            if before == "off" and self.is_there():
+            with kernel_errors(f"look for link {self.link.name}"):
+                now = find_link(self.connection, self.link.name)
+            if before == "off" and now is not None and now.flags & IFF_PROMISC:
                 self._set(flags_off=IFF_PROMISC)
             self.memory.forget(self._key)
 
@@ -188,9 +191,17 @@ class Promiscuity:
 
 
 def make_pieces(
-    connection: Netlink, trunk: SeenLink, uplink: SeenLink, *, memory: Memory, tally: Tally
+    connection: Netlink,
+    trunk: SeenLink,
+    uplink: SeenLink,
+    *,
+    addresses: Collection[tuple[int, ipaddress.IPv4Interface]],
+    memory: Memory,
+    tally: Tally,
 ) -> tuple[Piece, ...]:
     """The path's pieces in the order they are made; they are removed in the opposite order.
+
+    Trunk, uplink and *addresses* (list_addresses) are as they were when the path was looked at.
 
     Forwarding is switched on for these two links alone: the others' is none of our business (ip-sysctl.rst).
     """
@@ -201,13 +212,15 @@ def make_pieces(
     return (
         *(Sysctl(path, value, memory, connection.netns, tally) for path, value in settings),
         Promiscuity(trunk, connection, memory),
-        _stack_address(connection, trunk),
+        _stack_address(connection, trunk, addresses),
         _next_hop(connection, trunk),
         _route(connection, trunk),
     )
 
 
-def _stack_address(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
+def _stack_address(
+    connection: Netlink, trunk: SeenLink, addresses: Collection[tuple[int, ipaddress.IPv4Interface]]
+) -> NetlinkPiece:
     wanted = ipaddress.IPv4Interface(f"{STACK_ADDRESS}/32")
 
     def request(command: str) -> Request:
@@ -226,7 +239,7 @@ def _stack_address(connection: Netlink, trunk: SeenLink) -> NetlinkPiece:
         connection,
         request("replace"),
         request("del"),
-        lambda: (trunk.index, wanted) in list_addresses(connection, trunk.index),
+        lambda: (trunk.index, wanted) in addresses,
     )
 
 

@@ -23,7 +23,7 @@ from agent.kernel.filters import (
 )
 from agent.kernel.links import SeenLink
 from agent.kernel.natbox_layout import MAPS
-from agent.kernel.natbox_path import Memory
+from agent.kernel.natbox_path import Memory, SeenPiece
 from agent.kernel.netlink import Netlink
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
@@ -36,7 +36,10 @@ _OURS = str(Mark(HOST, "natbox"))
 
 
 class NatboxPrograms:
-    """The programs on *trunk*. `maps` is empty until they were adopted or made."""
+    """The programs on *trunk*. `maps` is empty until they were adopted or made.
+
+    What is attached is looked at by `see`; the rest goes by what was seen there, or made since.
+    """
 
     title = "programs on the trunk"
 
@@ -46,11 +49,17 @@ class NatboxPrograms:
         self._memory = memory
         self._tally = tally
         self.maps: Mapping[str, BpfMap] = {}
+        self._attached: Mapping[Direction, Attached] = {}
+
+    def see(self) -> None:
+        """Look at what is attached now. NOT_OWNED where somebody else's filter is in our place."""
+        self._attached = self._list_ours()
 
     def adopt(self) -> None:
         """Open the maps of what is attached, whichever version it is; none where nothing of ours is."""
         self.close()
-        for each in self._ours().values():
+        self.see()
+        for each in self._attached.values():
             found = adopt_maps(each.program_id, tally=self._tally)
             if "nb_traffic" in found and check_layout(found, MAPS):
                 self.maps = found
@@ -64,20 +73,21 @@ class NatboxPrograms:
             each.close()
         self.maps = {}
 
-    def is_there(self) -> bool:
-        ours = self._ours()
-        return bool(self.maps) and all(
-            direction in ours and ours[direction].name == self._name(program) for direction, program in PLACES
+    @property
+    def maps_in_use(self) -> Mapping[str, BpfMap]:
+        """`maps`; none where nothing of ours is attached, so that what they say is nobody's."""
+        return self.maps if self._attached else {}
+
+    def look(self) -> SeenPiece:
+        names = {direction: each.name for direction, each in self._attached.items()}
+        return SeenPiece(
+            is_there=bool(self.maps) and names == _make_names(),
+            is_left=bool(names) or self._memory.get(self._clsact) is not None,
         )
-
-    def is_gone(self) -> bool:
-        return not self._ours()
-
-    def is_left(self) -> bool:
-        return not self.is_gone() or self._memory.get(self._clsact) is not None
 
     def make(self) -> None:
         """Attach both programs over the maps that there are, or new ones."""
+        names = _make_names()
         with BpfObject(OBJECT, reuse=self._reusable(), tally=self._tally) as loaded:
             with kernel_errors(f"attach NATBox's programs to {self._trunk.name}"):
                 if not has_clsact(self._connection, self._trunk.index):
@@ -90,21 +100,23 @@ class NatboxPrograms:
                         direction,
                         loaded.programs[program],
                         priority=PRIORITY,
-                        name=self._name(program),
+                        name=names[direction],
                     )
         self.adopt()
 
     def remove(self) -> None:
         """Detach both; the maps go with them. Already gone is success."""
         self.close()
+        self.see()  # also what was left half made
         with kernel_errors(f"detach NATBox's programs from {self._trunk.name}"):
             for direction, _ in reversed(PLACES):
-                if direction in self._ours():
+                if direction in self._attached:
                     detach(self._connection, self._trunk.index, direction, priority=PRIORITY)
             if self._memory.get(self._clsact) is not None:
                 if not list_attached(self._connection, self._trunk.index):
                     remove_clsact(self._connection, self._trunk.index)
                 self._memory.forget(self._clsact)
+        self._attached = {}
 
     @property
     def _clsact(self) -> str:
@@ -113,10 +125,7 @@ class NatboxPrograms:
     def _reusable(self) -> dict[str, BpfMap]:
         return {name: found for name, found in self.maps.items() if name.startswith("nb_")}
 
-    def _name(self, program: str) -> str:
-        return f"{_OURS}-{program}-{object_digest()}"
-
-    def _ours(self) -> dict[Direction, Attached]:
+    def _list_ours(self) -> dict[Direction, Attached]:
         with kernel_errors(f"list the filters of {self._trunk.name}"):
             found = [
                 each
@@ -131,6 +140,12 @@ class NatboxPrograms:
                     hint=f"tc filter del dev {self._trunk.name} {each.direction.name.lower()} prio {PRIORITY}",
                 )
         return {each.direction: each for each in found}
+
+
+def _make_names() -> dict[Direction, str]:
+    """What our filters are called that hold this build of the programs."""
+    digest = object_digest()
+    return {direction: f"{_OURS}-{program}-{digest}" for direction, program in PLACES}
 
 
 def object_digest() -> str:

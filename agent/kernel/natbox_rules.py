@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.kernel import natbox_elements as elements
 from agent.kernel.natbox_chains import (
@@ -17,40 +18,37 @@ from agent.kernel.natbox_chains import (
     make_script,
 )
 from agent.kernel.natbox_layout import read_inner_vid
+from agent.kernel.natbox_path import SeenPiece
 from agent.kernel.nft import Nft
 from agent.kernel.nft_table import Element, NftTable, Place
 from agent.kernel.tally import Tally
 from proto.errors import CaasError, Code
 
 _COUNTER_PACKETS = 2  # NFTA_COUNTER_PACKETS
-Addresses = Callable[[], frozenset[ipaddress.IPv4Address]]
 
 
 class NatboxRules:
-    """The table in the namespace *netns* (None: the caller's). *addresses* are the uplink's own, as they are now."""
+    """The table in the namespace *netns* (None: the caller's)."""
 
     title = "nft rules"
 
-    def __init__(self, chains: tuple[Chain, ...], *, addresses: Addresses, netns: str | None, tally: Tally) -> None:
+    def __init__(self, chains: tuple[Chain, ...], *, netns: str | None, tally: Tally) -> None:
         self._chains = chains
-        self._addresses = addresses
         self.numbers = (0, 0)
         """The ifindexes of trunk and uplink as they are now."""
+        self.own_addresses: frozenset[ipaddress.IPv4Address] = frozenset()
+        """The uplink's own as they are now."""
         self._nft = Nft(netns=netns, tally=tally)
         self._table = NftTable(TABLE, netns=netns, tally=tally)
 
     def close(self) -> None:
         self._table.close()
 
-    def is_there(self) -> bool:
-        """Whether the table has exactly our chains with exactly our rules, and knows the uplink's addresses."""
-        return self._has_rules() and self._here() == self._wanted_here()
-
-    def is_gone(self) -> bool:
-        return self._table.list_rules() is None
-
-    def is_left(self) -> bool:
-        return not self.is_gone()
+    def look(self) -> SeenPiece:
+        """As wanted: exactly our chains with exactly our rules, and the uplink's addresses known to them."""
+        rules = self._table.list_rules()
+        is_there = rules == self._wanted() and self._here() == self._wanted_here()
+        return SeenPiece(is_there=is_there, is_left=rules is not None)
 
     def check(self) -> None:
         """Let the kernel try the table without keeping it. UNSUPPORTED where it lacks something."""
@@ -62,7 +60,7 @@ class NatboxRules:
 
     def make(self) -> None:
         """What the sets hold stays, counters and publications, unless another version made them otherwise."""
-        if not self._has_rules():
+        if self._table.list_rules() != self._wanted():
             self._make_rules()
         here, wanted = self._here(), self._wanted_here()
         self._table.change(
@@ -166,15 +164,20 @@ class NatboxRules:
         of_rules = (*VLAN_REASONS, elements.HELD, elements.FRESH)
         self._table.change(clear=[(name, key) for name in of_rules], remove=self._find(vid, places))
 
-    def _has_rules(self) -> bool:
-        wanted = {chain.name: list(make_comments(chain, self.numbers)) for chain in self._chains}
-        return self._table.list_rules() == wanted
+    def _wanted(self) -> Mapping[str, list[str]]:
+        return _make_wanted(self._chains, self.numbers)
 
     def _here(self) -> frozenset[bytes]:
         return frozenset(element.key for element in self._table.list_elements(elements.HERE))
 
     def _wanted_here(self) -> frozenset[bytes]:
-        return frozenset(address.packed for address in self._addresses())
+        return frozenset(address.packed for address in self.own_addresses)
+
+
+@functools.lru_cache(maxsize=1)
+def _make_wanted(chains: tuple[Chain, ...], numbers: tuple[int, int]) -> Mapping[str, list[str]]:
+    """The comments of each chain's rules, as NftTable.list_rules has them. The same as long as the links are."""
+    return {chain.name: list(make_comments(chain, numbers)) for chain in chains}
 
 
 def _read_packets(element: Element) -> int:

@@ -81,7 +81,7 @@ def test_closed_is_closed_in_both_directions_and_open_again_with_one_write(box: 
         run("ip", "route", "add", "240.0.0.0/4", "via", UPLINK, netns=box.around.outside)
         run("ping", "-c1", "-W0.2", "240.100.10.50", netns=box.around.outside, check=False)
         hears_nothing(trunk)
-    assert box.door.observe([make_gateway(STATION)])[100].intact, "its table is whole"
+    assert box.door.observe([make_gateway(STATION)]).vlans[100].intact, "its table is whole"
     assert dict(box.door.counters([100])[0].drops)["NATBox is the standby"] >= 3
     writes = box.door.writes
     box.machine.open(4)

@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.kernel import natbox_programs
+from agent.kernel import filters, natbox_programs
+from agent.kernel.filters import Direction
 from agent.kernel.natbox_chains import Listen, make_shares
 from agent.kernel.natbox_door import NatboxDoor
+from agent.kernel.netlink import Netlink
 from natbox.gatekeeper import Gatekeeper
 from natbox.leftovers import Leftovers
 from natbox.saved import PreviousValues, SavedTables
@@ -186,7 +189,7 @@ def test_a_neighbour_that_changes_does_not_disturb_another(around: Crossing, tmp
             door.change(two, one)
         time.sleep(0.2)
         assert sender.finish() == 0
-    assert door.observe([two])[100].gateway == one
+    assert door.observe([two]).vlans[100].gateway == one
 
 
 def test_bulk_tcp_in_both_directions(around: Crossing, tmp_path: Path) -> None:
@@ -316,6 +319,69 @@ def test_a_failure_half_way_is_undone(around: Crossing, tmp_path: Path, monkeypa
     assert door.observe_path().missing == ()
 
 
+def test_a_program_whose_twin_could_not_be_attached_is_taken_back(
+    around: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(around.natbox)
+    memory = Previous()
+    door = NatboxDoor(trunk="eth1", uplink="eth2", memory=memory, netns=around.natbox)
+    tried = []
+
+    def attach(connection: Netlink, ifindex: int, direction: Direction, *program: Any, **place: Any) -> None:
+        tried.append(direction)
+        if direction is Direction.INGRESS:
+            raise CaasError(Code.FAILED, "simulated: attach")
+        filters.attach(connection, ifindex, direction, *program, **place)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(natbox_programs, "attach", attach)
+        with pytest.raises(CaasError, match="simulated"):
+            door.lay_path()
+    assert tried == [Direction.EGRESS, Direction.INGRESS]
+    assert snapshot(around.natbox) == before
+    assert memory == {}
+    door.lay_path()
+    assert door.observe_path().missing == ()
+
+
+def test_a_look_asks_the_kernel_for_each_thing_once(around: Crossing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every question more the time to add a VLAN grows, twice: it is looked before and after."""
+    door = open_door(around)
+    door.lay_path()
+    gateway = make_gateway(Station(vid=100, mac="02:00:00:00:00:01"))
+    door.create(gateway)
+    asked = {"ask": 0, "dump": 0}
+
+    def count(name: str) -> None:
+        really = getattr(Netlink, name)
+
+        def counted(*words: Any) -> Any:
+            asked[name] += 1
+            return really(*words)
+
+        monkeypatch.setattr(Netlink, name, counted)
+
+    count("ask")
+    count("dump")
+    seen = door.observe([gateway])
+    assert (seen.path.missing, seen.vlans[100].intact) == ((), True)
+    # Trunk, uplink, next hop; addresses, route, the filters of both directions.
+    assert asked == {"ask": 3, "dump": 4}
+
+
+def test_a_link_that_is_gone_is_told_and_vlans_are_seen_where_their_programs_are(around: Crossing) -> None:
+    door = open_door(around)
+    door.lay_path()
+    gateway = make_gateway(Station(vid=100, mac="02:00:00:00:00:01"))
+    door.create(gateway)
+    run("ip", "link", "del", "eth2", netns=around.natbox)
+    seen = door.observe([gateway])
+    assert (seen.path.there, seen.path.missing, set(seen.vlans)) == ((), ("eth1 or eth2",), {100})
+    run("ip", "link", "del", "eth1", netns=around.natbox)
+    seen = door.observe([gateway])
+    assert (seen.path.missing, seen.vlans) == (("eth1 or eth2",), {})
+
+
 def test_a_qdisc_that_cannot_be_noted_is_not_made(around: Crossing, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the daemon is killed before it notes it: nobody would remove it any more."""
     memory = Previous()
@@ -394,7 +460,7 @@ def test_other_rules_take_over_without_a_loss_and_keep_what_the_sets_hold(around
         assert sender.finish() == 0
     (after,) = new.counters([100])
     assert (after.drops, after.connections_max) == (before.drops, 9), "counters and limits were kept"
-    seen = new.observe([gateway])[100]
+    seen = new.observe([gateway]).vlans[100]
     assert (seen.gateway, seen.intact) == (gateway, True)
     with echo(netns, 7), Sender(around.outside, (UPLINK, 5000)) as begins:
         time.sleep(0.2)
@@ -409,7 +475,7 @@ def test_a_table_whose_sets_have_another_shape_is_made_anew(around: Crossing) ->
     assert door.observe_path().missing == ()
     gateway = published(Station(vid=100, mac="02:00:00:00:00:01"), 5000)
     door.create(gateway)
-    assert door.observe([gateway])[100].intact
+    assert door.observe([gateway]).vlans[100].intact
 
 
 def test_what_was_published_is_mended_after_a_flush(around: Crossing, tmp_path: Path) -> None:

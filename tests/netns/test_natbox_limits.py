@@ -90,7 +90,7 @@ def test_a_vlan_without_limits_has_natboxs_share(box: Box) -> None:
     assert begin(box, A, 1) == 1
     shown = run("nft", "list", "set", "ip", "caas_natbox", "held", netns=box.around.natbox).stdout
     assert f"240.100.0.0 ct count over {box.door.shares.connections}" in shown
-    seen = box.door.observe([make_gateway(A)])[100]
+    seen = box.door.observe([make_gateway(A)]).vlans[100]
     assert (seen.gateway.limits, seen.intact) == (Limits(), True)
     assert make_shares(262144).connections == 16384
     assert make_shares(0).connections == 4096
@@ -102,7 +102,7 @@ def test_a_limit_outlives_the_connections_that_it_counted(box: Box) -> None:
     assert begin(box, A, 4) == 2
     box.door._connections.end_all(100)
     time.sleep(2.5)
-    seen = box.door.observe([limited])[100]
+    seen = box.door.observe([limited]).vlans[100]
     assert (seen.gateway, seen.intact) == (limited, True)
     assert begin(box, A, 4, first=5000) == 2
 

@@ -307,7 +307,7 @@ def test_the_kernel_refuses_what_another_vlan_publishes(box: Box) -> None:
 def test_what_somebody_takes_away_is_seen(box: Box, damage: tuple[str, ...]) -> None:
     whole = publish(box, ("udp", 53, 5353), external=EXTERNAL)
     run(*damage, netns=box.around.natbox)
-    seen = box.door.observe([whole])[100]
+    seen = box.door.observe([whole]).vlans[100]
     assert seen.gateway != whole or not seen.intact
     box.change(seen.gateway, whole)
 

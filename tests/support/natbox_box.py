@@ -60,7 +60,7 @@ class Box:
     def change(self, before: Gateway, after: Gateway) -> Gateway:
         """Make the VLAN *before* into *after*, and be sure that the kernel says so; *after*."""
         self.door.change(before, after)
-        seen = self.door.observe([before, after])[after.vid]
+        seen = self.door.observe([before, after]).vlans[after.vid]
         assert (seen.gateway, seen.intact) == (after, True)
         assert self.door.observe_all()[after.vid] == seen
         return after

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.kernel.natbox_chains import Listen, Shares
-from agent.kernel.natbox_layout import SeenGateway, SeenPath, Surroundings
+from agent.kernel.natbox_layout import Seen, SeenGateway, SeenPath, Surroundings
 from proto.errors import CaasError, Code
 from proto.model import Gateway, GatewayCounters, GatewayPath, GatewayTotals
 
@@ -72,9 +72,10 @@ class FakeDoor:
     def observe_all(self) -> Mapping[int, SeenGateway]:
         return dict(self.vlans)
 
-    def observe(self, expected: Iterable[Gateway]) -> Mapping[int, SeenGateway]:
+    def observe(self, expected: Iterable[Gateway]) -> Seen:
         vids = {gateway.vid for gateway in expected}
-        return {vid: seen for vid, seen in self.vlans.items() if vid in vids}
+        vlans = {vid: seen for vid, seen in self.vlans.items() if vid in vids}
+        return Seen(path=self.observe_path(), vlans=vlans)
 
     def create(self, gateway: Gateway) -> None:
         self._write("create", gateway.name)
