@@ -212,9 +212,9 @@ class NodeAgent(agent_pb2_grpc.NodeAgentServicer):
                 stack.push_async_callback(process.close)
                 feeder = asyncio.create_task(_feed(inputs, process))
                 stack.callback(feeder.cancel)
-                async for output in _merge(process):
+                async for output in _tell(process):
                     yield output
-                yield pb.ExecOutput(status=await process.wait())
+                # The one that reads on (see _drain): after a read that was cancelled gRPC takes the next for the end.
                 await asyncio.wait({feeder}, timeout=LAST_INPUT)
         except CaasError as error:
             yield pb.ExecOutput(error=error_to_wire(error))
@@ -268,6 +268,16 @@ async def _feed(inputs: AsyncIterator[pb.ExecInput], process: Process) -> None:
                     is_read = False
     finally:
         process.stdin.close()
+
+
+async def _tell(process: Process) -> AsyncIterator[pb.ExecOutput]:
+    """What the command says, then its status, or why it has none."""
+    try:
+        async for output in _merge(process):
+            yield output
+        yield pb.ExecOutput(status=await process.wait())
+    except CaasError as error:
+        yield pb.ExecOutput(error=error_to_wire(error))
 
 
 async def _merge(process: Process) -> AsyncIterator[pb.ExecOutput]:

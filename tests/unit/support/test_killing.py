@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.demonstration import ROOT
 from tests.support.killing.points import Points
-from tests.support.killing.table import Kill, Row, Table, spread, write_table
+from tests.support.killing.table import Kill, Row, Table, is_whole, spread, write_table
 
 #: Writes three files below the folder given, and one beside it.
 WRITER = """
@@ -141,6 +141,16 @@ def test_the_table_counts_and_shows_what_was_left() -> None:
     assert "\ndown agent: 0, resumed: 0, residue in 0, not reached: 1, slowest: 0.0 s\n" in table
     assert table.endswith("kills: 2, resumed: 1, residue in 1, not reached: 1, slowest: 3.0 s")
     assert [row.is_well for row in ROWS] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("well", "bad", "missed", "whole"), [(49, 0, 1, True), (48, 0, 2, False), (49, 1, 0, False), (1, 0, 0, True)]
+)
+def test_a_campaign_is_whole_where_nearly_all_was_reached_and_nothing_left(
+    well: int, bad: int, missed: int, whole: bool
+) -> None:
+    one, left, unreached = ROWS
+    assert is_whole([one] * well + [left] * bad + [unreached] * missed) is whole
 
 
 def test_a_campaign_goes_on_with_what_did_not_go_well_yet(tmp_path: Path) -> None:

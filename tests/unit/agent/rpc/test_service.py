@@ -43,6 +43,13 @@ class LocalProcess:
             self.process.kill()
 
 
+class StoppedProcess(LocalProcess):
+    """One in a container that does not run: ExecDoor says so by wait()."""
+
+    async def wait(self) -> int:
+        raise CaasError(Code.NOT_FOUND, "container demo.stopped does not run")
+
+
 class LocalExec:
     """ExecDoor that runs commands here."""
 
@@ -50,11 +57,11 @@ class LocalExec:
         self.last: LocalProcess | None = None
 
     async def spawn(self, name: str, argv: Sequence[str], *, env: Mapping[str, str]) -> LocalProcess:
-        if name != "demo.ubuntu011":
+        if name not in {"demo.ubuntu011", "demo.stopped"}:
             raise CaasError(Code.NOT_FOUND, f"container {name} is not there")
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env))
-        self.last = LocalProcess(process)
+        self.last = StoppedProcess(process) if name == "demo.stopped" else LocalProcess(process)
         return self.last
 
 
@@ -188,7 +195,7 @@ async def test_a_command_that_does_not_read_its_input_is_no_error(rig: Rig) -> N
     assert (await shell.run(["/bin/true"], stdin=b"x" * 1_000_000)).status == 0
 
 
-@pytest.mark.parametrize(("hostname", "last"), [("ubuntu011", "status"), ("nobody", "error")])
+@pytest.mark.parametrize(("hostname", "last"), [("ubuntu011", "status"), ("nobody", "error"), ("stopped", "error")])
 async def test_a_call_does_not_end_before_its_caller_has_ended_its_side(rig: Rig, hostname: str, last: str) -> None:
     """Else the caller's own end may meet the call's, and hide how it ended (grpc issue 36066)."""
     call = rig.client._stub.Exec(timeout=10)
