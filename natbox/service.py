@@ -113,10 +113,11 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
         )
 
     async def StepDown(self, request: pb.NatBoxStepDownRequest, context: Any) -> AsyncIterator[pb.NatBoxConnections]:
-        connections = await asyncio.to_thread(self._hand_over.step_down, request.epoch)
-        for start in range(0, len(connections), CONNECTIONS_AT_ONCE):
-            some = connections[start : start + CONNECTIONS_AT_ONCE]
-            yield pb.NatBoxConnections(connections=map(connection_to_wire, some))
+        with uncollected():
+            connections = await asyncio.to_thread(self._hand_over.step_down, request.epoch)
+            for start in range(0, len(connections), CONNECTIONS_AT_ONCE):
+                some = connections[start : start + CONNECTIONS_AT_ONCE]
+                yield pb.NatBoxConnections(connections=map(connection_to_wire, some))
 
     async def TakeOver(self, requests: AsyncIterator[pb.NatBoxTakeOverRequest], context: Any) -> pb.NatBoxTakeOverReply:
         first = await anext(aiter(requests), None)
@@ -125,12 +126,12 @@ class NatBoxService(natbox_pb2_grpc.NatBoxServicer):
         start = first.start
         shared = [_interface(address) for address in start.shared]
         connections: list[Connection] = []
-        async for request in requests:
-            with uncollected():
+        with uncollected():
+            async for request in requests:
                 connections += map(connection_from_wire, request.connections.connections)
-        done = await asyncio.to_thread(
-            self._hand_over.take_over, start.epoch, shared, connections, unless_alive=start.unless_alive
-        )
+            done = await asyncio.to_thread(
+                self._hand_over.take_over, start.epoch, shared, connections, unless_alive=start.unless_alive
+            )
         return pb.NatBoxTakeOverReply(connections=done.connections, refused=done.refused, seconds=done.seconds)
 
 

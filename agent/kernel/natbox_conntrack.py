@@ -47,15 +47,12 @@ def make_dump(sequence: int) -> bytes:
 
 
 def make_new(connection: Connection, sequence: int, *, flags: int = 0) -> bytes:
-    """The message that makes *connection* anew, translated exactly as it was. INVALID where it is of no known kind.
-
-    Its reply is given as if nothing were translated: the kernel computes it from the original and CTA_NAT_*.
-    """
+    """The message that makes *connection* anew, translated exactly as it was. INVALID where it is of no known kind."""
     if connection.protocol not in PROTOCOLS:
         raise invalid(f"connection: protocol {connection.protocol}: not one that is handed over")
     parts = [
         _tuple(_TUPLE_ORIG, connection.protocol, connection.original),
-        _tuple(_TUPLE_REPLY, connection.protocol, turn_round(connection.protocol, connection.original)),
+        _tuple(_TUPLE_REPLY, connection.protocol, _reply_to_tell(connection)),
         _long(_STATUS, connection.status & ~(EXPECTED | DYING) | CONFIRMED),
         _long(_TIMEOUT, max(connection.timeout, 1)),
         _long(_MARK, connection.mark),
@@ -121,6 +118,19 @@ def read_connection(body: bytes) -> Connection | None:
         mark=_number(found.get(_MARK)),
         tcp=tcp,
     )
+
+
+def _reply_to_tell(connection: Connection) -> Flow:
+    """From which the kernel computes the reply, by CTA_NAT_*.
+
+    Where the source is translated it is not the original's but the outer one with another port: the kernel walks over
+    all connections that this source began, for one whose translation fits (find_appropriate_src in nf_nat_core.c), and
+    a container may talk with tens of thousands of peers by one socket. The outer one begins none.
+    """
+    sent, there = turn_round(connection.protocol, connection.reply), connection.original
+    if (sent.source, sent.source_port) != (there.source, there.source_port):
+        there = there._replace(source=sent.source, source_port=sent.source_port ^ 1)
+    return turn_round(connection.protocol, there)
 
 
 def _translations(connection: Connection) -> list[bytes]:

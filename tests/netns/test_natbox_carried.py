@@ -93,6 +93,22 @@ def test_what_is_entered_is_listed_and_ended(carried: Carried) -> None:
     assert carried.list_all() == []
 
 
+def test_one_socket_has_a_port_for_each_of_its_peers_and_both_ends_may_be_translated(carried: Carried) -> None:
+    """From VLAN to VLAN both are. Ports are chosen at random: those of one socket differ, one may be its own."""
+    peers = [
+        NAME._replace(original=NAME.original._replace(destination=peer), reply=NAME.reply._replace(source=peer))
+        for peer in range(WORLD, WORLD + 50)
+    ]
+    ports = [each._replace(reply=each.reply._replace(destination_port=5352 + i)) for i, each in enumerate(peers)]
+    across = OUT._replace(
+        original=Flow(CONTAINER, OURS, 40001, 8774), reply=Flow(CONTAINER + (100 << 16), OURS + 6, 80, 4321)
+    )
+    many = [*ports, across]
+    assert not carried.enter(many)
+    flows = {(each.original, each.reply) for each in many}
+    assert {(each.original, each.reply) for each in carried.list_all()} == flows
+
+
 def test_what_is_there_is_refused_and_counted_among_many(carried: Carried) -> None:
     many = [OUT._replace(original=OUT.original._replace(source_port=port + 1024)) for port in range(3 * AT_ONCE + 7)]
     many = [each._replace(reply=each.reply._replace(destination_port=port + 1024)) for port, each in enumerate(many)]

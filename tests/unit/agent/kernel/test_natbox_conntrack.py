@@ -87,6 +87,21 @@ def test_the_source_is_translated_to_exactly_what_it_was(connection: Connection)
     assert 13 not in made, "its destination is nobody's to translate"
 
 
+@given(connections)
+def test_the_kernel_is_not_told_to_look_among_all_connections_of_the_same_source(connection: Connection) -> None:
+    """It takes the source from the reply that it is told, and walks over all that this source began."""
+    made = dict(attributes(body_of(wire.make_new(connection, 1))[4:]))
+    named = connection._replace(original=connection.reply)
+    told, real = (
+        dict(attributes(each)) for each in (made[2], dict(attributes(body_of(wire.make_delete(named, 1))[4:]))[1])
+    )
+    assert told[1] == real[1], "the outer address, and the same peer"
+    port = 4 if connection.protocol == wire.ICMP else 3
+    ports, real_ports = dict(attributes(told[2])), dict(attributes(real[2]))
+    assert ports.pop(port) != real_ports.pop(port), "else the kernel would find nothing to translate"
+    assert ports == real_ports
+
+
 def test_the_answer_to_an_echo_request_is_a_reply() -> None:
     assert wire.turn_round(wire.ICMP, Flow(1, 2, 77, 8 << 8)) == Flow(2, 1, 77, 0)
     assert wire.turn_round(wire.ICMP, Flow(2, 1, 77, 0)) == Flow(1, 2, 77, 8 << 8)
