@@ -105,8 +105,10 @@ def test_one_socket_has_a_port_for_each_of_its_peers_and_both_ends_may_be_transl
     )
     many = [*ports, across]
     assert not carried.enter(many)
-    flows = {(each.original, each.reply) for each in many}
-    assert {(each.original, each.reply) for each in carried.list_all()} == flows
+    listed = {each.original: each for each in carried.list_all()}
+    assert {(each.original, each.reply) for each in listed.values()} == {(each.original, each.reply) for each in many}
+    assert all(each.status & 0x10 for each in listed.values()), "what leaves has its source translated, too"
+    assert [each.original for each in listed.values() if each.status & 0x20] == [across.original]
 
 
 def test_what_is_there_is_refused_and_counted_among_many(carried: Carried) -> None:
