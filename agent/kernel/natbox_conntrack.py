@@ -50,13 +50,14 @@ def make_new(connection: Connection, sequence: int, *, flags: int = 0) -> bytes:
     """The message that makes *connection* anew, translated exactly as it was. INVALID where it is of no known kind."""
     if connection.protocol not in PROTOCOLS:
         raise invalid(f"connection: protocol {connection.protocol}: not one that is handed over")
+    sent = turn_round(connection.protocol, connection.reply)
     parts = [
         _tuple(_TUPLE_ORIG, connection.protocol, connection.original),
-        _tuple(_TUPLE_REPLY, connection.protocol, _reply_to_tell(connection)),
+        _tuple(_TUPLE_REPLY, connection.protocol, _reply_to_tell(connection, sent)),
         _long(_STATUS, connection.status & ~(EXPECTED | DYING) | CONFIRMED),
         _long(_TIMEOUT, max(connection.timeout, 1)),
         _long(_MARK, connection.mark),
-        *_translations(connection),
+        *_translations(connection, sent),
     ]
     if connection.tcp is not None:
         parts.append(_tcp_info(connection.tcp))
@@ -120,22 +121,21 @@ def read_connection(body: bytes) -> Connection | None:
     )
 
 
-def _reply_to_tell(connection: Connection) -> Flow:
-    """From which the kernel computes the reply, by CTA_NAT_*.
+def _reply_to_tell(connection: Connection, sent: Flow) -> Flow:
+    """From which the kernel computes the reply, by CTA_NAT_*; *sent* is what the packets have that leave.
 
     Where the source is translated it is not the original's but the outer one with another port: the kernel walks over
     all connections that this source began, for one whose translation fits (find_appropriate_src in nf_nat_core.c), and
     a container may talk with tens of thousands of peers by one socket. The outer one begins none.
     """
-    sent, there = turn_round(connection.protocol, connection.reply), connection.original
+    there = connection.original
     if (sent.source, sent.source_port) != (there.source, there.source_port):
         there = there._replace(source=sent.source, source_port=sent.source_port ^ 1)
     return turn_round(connection.protocol, there)
 
 
-def _translations(connection: Connection) -> list[bytes]:
+def _translations(connection: Connection, sent: Flow) -> list[bytes]:
     """What of the original is another in the packets that leave (source), or that arrive (destination)."""
-    sent = turn_round(connection.protocol, connection.reply)
     there = connection.original
     found = []
     if (sent.source, sent.source_port) != (there.source, there.source_port):

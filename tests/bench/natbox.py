@@ -26,14 +26,14 @@ from agent.kernel.natbox_door import NatboxDoor
 from proto.model import Gateway, Neighbour
 from tests.bench.carrier import Goals, compare, find_lacking
 from tests.bench.figure import Figure, Goal, make_paired
-from tests.bench.traffic import Traffic, alternate, drop_arrivals
+from tests.bench.traffic import Traffic, alternate, drop_arrivals, load_rules
 from tests.support.crossing import OUTSIDE, UPLINK, Crossing, mac_of, run
 from tests.support.gateway import Previous
 
 #: Issue 5: NATBox on its BPF datapath, of plain forwarding; and at least what 8021q devices give.
 STREAM_GOAL, PACKETS_GOAL = Goal(ratio_least=0.95), Goal(ratio_least=0.9)
 DEVICE_GOAL = Goal(ratio_least=1.0)
-#: Ours: nobody waits longer because there is a NATBox between; and a loop that came near would be the simpler NATBox.
+#: Ours: nobody waits longer because there is a NATBox between.
 TRIP_GOAL = Goal(ratio_most=1.2)
 PLAIN = {"natbox-tcp": STREAM_GOAL, "natbox-pps": PACKETS_GOAL}
 DEVICES: Goals = {"natbox-8021q-tcp": DEVICE_GOAL, "natbox-8021q-pps": DEVICE_GOAL}
@@ -161,7 +161,7 @@ class Site:
     def add_kernel(self, vid: int) -> Way:
         """Routing, connection tracking and masquerade of the kernel's, and its 8021q device where *vid* is not 0."""
         gateway, outside, _ = self._add_gateway(vid)
-        _load_rules(gateway, RULES)
+        load_rules(gateway, RULES)
         return self._try(gateway, outside, vid, self._add_client(vid))
 
     def add_devices(self, vid: int) -> Way:
@@ -170,7 +170,7 @@ class Site:
         network = NETWORKS[vid]
         run("ip", "route", "add", f"{network}.0/24", "dev", link, "table", str(vid), netns=gateway)
         run("ip", "rule", "add", "fwmark", str(vid), "lookup", str(vid), netns=gateway)
-        _load_rules(gateway, DEVICE_RULES.format(link=link, vid=vid, network=network))
+        load_rules(gateway, DEVICE_RULES.format(link=link, vid=vid, network=network))
         return self._try(gateway, outside, vid, self._add_client(vid))
 
     def _add_gateway(self, vid: int) -> tuple[str, str, str]:
@@ -201,10 +201,6 @@ class Site:
         assert loop.stdout.readline() == "ready\n", "the loop did not start"
         mac = mac_of(gateway, "eth1")
         return Way(gateway_mac=mac, vid=VID, outside=outside, sender=self._crossing.raw)
-
-
-def _load_rules(gateway: str, rules: str) -> None:
-    run("sh", "-c", f"nft -f - <<'END'\n{rules}\nEND", netns=gateway)
 
 
 def measure(wanted: frozenset[str], folder: Path) -> Iterator[Figure]:

@@ -70,7 +70,11 @@ class Traffic:
 def drop_arrivals(netns: str, link: str) -> None:
     """Count what arrives and take it no further: the receiver's own work is not what is measured. ARP goes on."""
     chain = f"type filter hook ingress device {link} priority 0; udp dport {{ {DISCARD_PORT}, {PORT} }} drop;"
-    rules = f"table netdev bench {{\nchain arrivals {{ {chain} }}\n}}"
+    load_rules(netns, f"table netdev bench {{\nchain arrivals {{ {chain} }}\n}}")
+
+
+def load_rules(netns: str, rules: str) -> None:
+    """Have nft take *rules*."""
     run(f"nft -f - <<'END'\n{rules}\nEND", netns=netns)
 
 
